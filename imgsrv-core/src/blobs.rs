@@ -1,0 +1,266 @@
+//! Blobs: verified bytes, read by ranges.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::db::entity::blob_segment;
+use crate::db::{blobs, from_column, parts};
+use crate::engine::Change;
+use crate::model::{Blob, BlobState, Digest, Scope, Subject, UploadId};
+use crate::stream::{BlobStream, Next, Piece, Reading};
+use crate::{Engine, Error, Resource, Result};
+
+/// How many objects are asked for at once.
+const STATS_AT_ONCE: usize = 32;
+
+/// What is unavailable when the store answers but lacks bytes of a blob.
+pub(crate) const LOST: &str = "blob";
+
+/// An object that holds a piece of a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobObject {
+    /// Its path in the store.
+    pub key: String,
+    /// Where its first byte stands in the blob.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Engine {
+    /// What is known of a blob.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], in [`Scope::Published`] also when no published version cites it.
+    pub async fn get_blob(&self, digest: &Digest, scope: Scope) -> Result<Blob> {
+        let blob = blobs::get(self.db().reader(), digest).await?;
+        if scope == Scope::Published && !blobs::is_published(self.db().reader(), digest).await? {
+            return Err(Error::NotFound(Resource::Blob(digest.clone())));
+        }
+        Ok(blob)
+    }
+
+    /// The bytes of a blob, or those of a range, which must lie within it.
+    ///
+    /// The first chunk has been read when this answers, so an error can still be told. When a later object turns out to
+    /// be missing, the stream ends with an error and the blob is marked as damaged.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unavailable`] when the store does not have the bytes (now); [`Error::Invalid`] for
+    /// a range that is not within the blob.
+    pub async fn read_blob(&self, digest: &Digest, range: Option<Range<u64>>) -> Result<BlobStream> {
+        let blob = blobs::get(self.db().reader(), digest).await?;
+        if matches!(blob.state, BlobState::Damaged | BlobState::Deleting) {
+            return Err(damaged(digest));
+        }
+        let range = range.unwrap_or(0..blob.size);
+        if range.start > range.end || range.end > blob.size {
+            return Err(Error::Invalid { what: "range", reason: format!("must lie within the {} bytes", blob.size) });
+        }
+        let segments = if range.is_empty() {
+            Vec::new()
+        } else {
+            blobs::segments(self.db().reader(), digest, range.start, range.end).await?
+        };
+        let pieces = pieces(&segments, &range)?;
+        let mut reading = Reading::new(Arc::clone(self.store()), self.budget().clone(), pieces);
+        let body = match reading.next().await? {
+            Next::End if range.is_empty() => stream::empty().boxed(),
+            Next::End => return Err(Error::bug("a blob without segments")),
+            Next::Missing(piece) => {
+                self.note_missing(digest.clone(), piece.key).await;
+                return Err(damaged(digest));
+            }
+            Next::Chunk(buffer, grant) => {
+                let (engine, digest) = (self.clone(), digest.clone());
+                reading.into_stream((buffer, grant), move |piece| {
+                    let (engine, digest) = (engine.clone(), digest.clone());
+                    tokio::spawn(async move { engine.note_missing(digest, piece.key).await });
+                })
+            }
+        };
+        Ok(BlobStream { size: blob.size, range, body })
+    }
+
+    /// The objects that a blob consists of, in order.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn blob_objects(&self, digest: &Digest) -> Result<Vec<BlobObject>> {
+        let blob = blobs::get(self.db().reader(), digest).await?;
+        let segments = blobs::segments(self.db().reader(), digest, 0, blob.size).await?;
+        segments
+            .into_iter()
+            .map(|segment| {
+                Ok(BlobObject {
+                    key: segment.key,
+                    offset: from_column("blob_segments", segment.start)?,
+                    size: from_column("blob_segments", segment.size)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Asks the store for these objects of a blob; whether all are there in full size. A blob that lacks one is marked
+    /// as damaged.
+    pub(crate) async fn check_objects(&self, digest: &Digest, segments: &[blob_segment::Model]) -> Result<bool> {
+        let missing = self.missing_objects(segments).await?;
+        // One is enough to mark the blob, and to find out that it was healed meanwhile.
+        if let Some(key) = missing.first() {
+            self.mark_damaged(digest, key).await?;
+        }
+        Ok(missing.is_empty())
+    }
+
+    /// Asks the store for every object of a blob.
+    pub(crate) async fn check_blob(&self, digest: &Digest) -> Result<bool> {
+        let Some(blob) = blobs::find(self.db().reader(), digest).await? else { return Ok(false) };
+        let segments = blobs::segments(self.db().reader(), digest, 0, from_column("blobs", blob.size)?).await?;
+        let now = self.clock().now();
+        if blob.state == BlobState::Damaged {
+            let whole = self.missing_objects(&segments).await?.is_empty();
+            let (engine, digest) = (self.clone(), digest.clone());
+            crate::detached(async move {
+                let tx = async |tx: &crate::db::Tx| {
+                    if whole && blobs::repair(tx, &digest).await? {
+                        engine.record(tx, Change::new(Subject::Blob, &digest, "found whole")).await?;
+                    }
+                    blobs::checked(tx, &digest, now).await
+                };
+                engine.db().tx("repair_blob", tx).await
+            })
+            .await?;
+            return Ok(whole);
+        }
+        let whole = self.check_objects(digest, &segments).await?;
+        let (engine, digest) = (self.clone(), digest.clone());
+        crate::detached(async move {
+            engine.db().tx("blob_checked", async |tx| blobs::checked(tx, &digest, now).await).await
+        })
+        .await?;
+        Ok(whole)
+    }
+
+    async fn missing_objects(&self, segments: &[blob_segment::Model]) -> Result<Vec<String>> {
+        let mut asked = JoinSet::new();
+        let mut missing = Vec::new();
+        for segment in segments {
+            if asked.len() == STATS_AT_ONCE {
+                missing.extend(answer(asked.join_next().await)?);
+            }
+            let (store, key, size) = (Arc::clone(self.store()), segment.key.clone(), segment.size);
+            asked.spawn(async move {
+                let there = store.size(&key).await?.is_some_and(|found| i64::try_from(found) == Ok(size));
+                Ok((!there).then_some(key))
+            });
+        }
+        while !asked.is_empty() {
+            missing.extend(answer(asked.join_next().await)?);
+        }
+        Ok(missing)
+    }
+
+    async fn note_missing(&self, digest: Digest, key: String) {
+        if let Err(err) = self.mark_damaged(&digest, &key).await {
+            tracing::error!(error = err.chain(), %digest, "a damaged blob could not be marked");
+        }
+    }
+
+    /// Marks a blob as damaged, unless it was healed since and no longer consists of the missing object.
+    async fn mark_damaged(&self, digest: &Digest, key: &str) -> Result<()> {
+        tracing::error!(%digest, key, "an object of a blob is missing or short");
+        let (digest, key) = (digest.clone(), key.to_owned());
+        self.detached(|engine| async move {
+            engine
+                .db()
+                .tx("mark_damaged", async |tx| {
+                    if !blobs::damage(tx, &digest).await? {
+                        return Ok(());
+                    }
+                    if !blobs::segment_exists(tx, &digest, &key).await? {
+                        blobs::repair(tx, &digest).await?;
+                        return Ok(());
+                    }
+                    engine.record(tx, Change::new(Subject::Blob, &digest, "damaged")).await
+                })
+                .await
+        })
+        .await
+    }
+
+    /// Deletes the objects that a session has lost. What fails is left to the sweep.
+    pub(crate) async fn delete_lost_of(&self, upload: UploadId) {
+        let now = self.clock().now();
+        loop {
+            match parts::deletable(self.db().reader(), Some(upload), now, 500).await {
+                Ok(keys) if keys.is_empty() => return,
+                Ok(keys) => {
+                    if self.delete_objects(&keys).await == 0 {
+                        return;
+                    }
+                }
+                Err(err) => {
+                    tracing::warn!(error = err.chain(), %upload, "lost objects are left to the sweep");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Deletes objects that are recorded as lost, then their rows; how many. What fails is left to the sweep.
+    pub(crate) async fn delete_objects(&self, keys: &[String]) -> usize {
+        let mut deleted = Vec::with_capacity(keys.len());
+        for key in keys {
+            match self.store().delete(key).await {
+                Ok(()) => deleted.push(key.clone()),
+                Err(err) => tracing::warn!(error = err.chain(), key, "an object could not be deleted yet"),
+            }
+        }
+        let count = deleted.len();
+        let (engine, forget) = (self.clone(), deleted);
+        let forgotten = crate::detached(async move {
+            engine.db().tx("forget_attempts", async |tx| parts::forget_attempts(tx, &forget).await).await
+        });
+        match forgotten.await {
+            Ok(()) => count,
+            Err(err) => {
+                tracing::warn!(error = err.chain(), "the rows of deleted objects are left to the sweep");
+                0
+            }
+        }
+    }
+}
+
+fn answer(joined: Option<Result<Result<Option<String>>, JoinError>>) -> Result<Option<String>> {
+    match joined {
+        Some(Ok(answer)) => answer,
+        Some(Err(err)) => Err(Error::internal("asking for an object", err)),
+        None => Ok(None),
+    }
+}
+
+fn damaged(digest: &Digest) -> Error {
+    let source = format!("the store does not have all bytes of {digest}").into();
+    Error::Unavailable { what: LOST, source }
+}
+
+/// Which bytes of which objects a range is.
+fn pieces(segments: &[blob_segment::Model], range: &Range<u64>) -> Result<VecDeque<Piece>> {
+    let mut at = range.start;
+    let mut pieces = VecDeque::with_capacity(segments.len());
+    for segment in segments {
+        let start: u64 = from_column("blob_segments", segment.start)?;
+        let size: u64 = from_column("blob_segments", segment.size)?;
+        if start > at {
+            return Err(Error::bug("a blob has a hole"));
+        }
+        let end = range.end.min(start + size);
+        pieces.push_back(Piece { key: segment.key.clone(), start: at - start, end: end - start });
+        at = end;
+    }
+    if at == range.end { Ok(pieces) } else { Err(Error::bug("a blob ends before its end")) }
+}

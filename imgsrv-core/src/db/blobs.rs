@@ -1,0 +1,227 @@
+//! Blobs and the objects that hold their bytes.
+
+use chrono::{DateTime, Utc};
+use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    Statement,
+};
+
+use super::entity::{
+    artifact, artifact_of_attachment, attachment, blob, blob_segment, part_attempt, version, version_of_artifact,
+};
+use super::{Tx, db_error, from_column, hit, parts, to_column};
+use crate::model::{Blob, BlobState, Digest, MediaType, UploadId, VersionState};
+use crate::{Error, Resource, Result};
+
+/// Cites a blob: makes it live and tells whether it can be used. The first statement of whatever relies on the blob.
+pub(crate) async fn cite(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<bool> {
+    revive(tx, digest, BlobState::CITABLE, now).await
+}
+
+/// Takes a blob whose old bytes count as absent back to life; its segments must be replaced in the same transaction.
+pub(crate) async fn heal(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<bool> {
+    revive(tx, digest, &[BlobState::Damaged, BlobState::Deleting], now).await
+}
+
+async fn revive(tx: &Tx, digest: &Digest, from: &[BlobState], now: DateTime<Utc>) -> Result<bool> {
+    let update = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(BlobState::Live))
+        .col_expr(blob::Column::CondemnedAt, Expr::value(Option::<DateTime<Utc>>::None))
+        .col_expr(blob::Column::LastUsedAt, Expr::value(now))
+        .filter(blob::Column::Digest.eq(digest.clone()))
+        .filter(blob::Column::State.is_in(from.iter().copied()));
+    hit(tx, update).await
+}
+
+/// Inserts a blob that is not known; `false` when another transaction was faster.
+pub(crate) async fn insert(
+    tx: &Tx,
+    digest: &Digest,
+    size: u64,
+    media_type: Option<MediaType>,
+    now: DateTime<Utc>,
+) -> Result<bool> {
+    let row = blob::ActiveModel {
+        digest: Set(digest.clone()),
+        size: Set(to_column(size)?),
+        media_type: Set(media_type),
+        state: Set(BlobState::Live),
+        condemned_at: Set(None),
+        checked_at: Set(now),
+        last_used_at: Set(now),
+        created_at: Set(now),
+    };
+    let inserted = blob::Entity::insert(row)
+        .on_conflict_do_nothing_on([blob::Column::Digest])
+        .exec_without_returning(tx)
+        .await
+        .map_err(db_error)?;
+    Ok(matches!(inserted, sea_orm::TryInsertResult::Inserted(1)))
+}
+
+/// Makes the parts of an upload, in the order of their numbers, the segments of a blob.
+pub(crate) async fn insert_segments(tx: &Tx, digest: &Digest, upload: UploadId) -> Result<()> {
+    let insert = Statement::from_sql_and_values(
+        tx.get_database_backend(),
+        "insert into blob_segments (digest, seq, start, size, key) \
+         select $1, row_number() over (order by number) - 1, sum(size) over (order by number) - size, size, key \
+         from parts where upload_id = $2 and size > 0",
+        [digest.clone().into(), upload.into()],
+    );
+    tx.execute_raw(insert).await.map_err(db_error)?;
+    Ok(())
+}
+
+/// Takes a blob's segments from it; their objects may be deleted from `deletable_at` on.
+pub(crate) async fn drop_segments(tx: &Tx, digest: &Digest, deletable_at: DateTime<Utc>) -> Result<()> {
+    let keys = Query::select()
+        .column(blob_segment::Column::Key)
+        .from(blob_segment::Entity)
+        .and_where(Expr::col(blob_segment::Column::Digest).eq(digest.clone()))
+        .to_owned();
+    parts::lost(deletable_at).filter(part_attempt::Column::Key.in_subquery(keys)).exec(tx).await.map_err(db_error)?;
+    blob_segment::Entity::delete_many()
+        .filter(blob_segment::Column::Digest.eq(digest.clone()))
+        .exec(tx)
+        .await
+        .map_err(db_error)?;
+    Ok(())
+}
+
+pub(crate) async fn find(db: &impl ConnectionTrait, digest: &Digest) -> Result<Option<blob::Model>> {
+    blob::Entity::find_by_id(digest.clone()).one(db).await.map_err(db_error)
+}
+
+pub(crate) async fn get(db: &impl ConnectionTrait, digest: &Digest) -> Result<Blob> {
+    find(db, digest).await?.ok_or_else(|| Error::NotFound(Resource::Blob(digest.clone())))?.try_into()
+}
+
+/// Whether a published version cites the blob.
+pub(crate) async fn is_published(db: &impl ConnectionTrait, digest: &Digest) -> Result<bool> {
+    let published = version::Column::State.eq(VersionState::Published);
+    let as_artifact = artifact::Entity::find()
+        .select_only()
+        .column(artifact::Column::Id)
+        .join(JoinType::InnerJoin, version_of_artifact())
+        .filter(artifact::Column::BlobDigest.eq(digest.clone()))
+        .filter(published.clone())
+        .limit(1)
+        .into_tuple::<crate::model::ArtifactId>()
+        .one(db)
+        .await
+        .map_err(db_error)?;
+    if as_artifact.is_some() {
+        return Ok(true);
+    }
+    let as_attachment = attachment::Entity::find()
+        .select_only()
+        .column(attachment::Column::Id)
+        .join(JoinType::InnerJoin, artifact_of_attachment())
+        .join(JoinType::InnerJoin, version_of_artifact())
+        .filter(attachment::Column::BlobDigest.eq(digest.clone()))
+        .filter(published)
+        .limit(1)
+        .into_tuple::<crate::model::AttachmentId>()
+        .one(db)
+        .await
+        .map_err(db_error)?;
+    Ok(as_attachment.is_some())
+}
+
+/// The segments that hold the bytes from `start` to `end`, in order.
+pub(crate) async fn segments(
+    db: &impl ConnectionTrait,
+    digest: &Digest,
+    start: u64,
+    end: u64,
+) -> Result<Vec<blob_segment::Model>> {
+    blob_segment::Entity::find()
+        .filter(blob_segment::Column::Digest.eq(digest.clone()))
+        .filter(blob_segment::Column::Start.lt(to_column(end)?))
+        .filter(Expr::col(blob_segment::Column::Start).add(Expr::col(blob_segment::Column::Size)).gt(to_column(start)?))
+        .order_by_asc(blob_segment::Column::Seq)
+        .all(db)
+        .await
+        .map_err(db_error)
+}
+
+/// The first objects of a blob, at most `limit`.
+pub(crate) async fn first_segments(
+    db: &impl ConnectionTrait,
+    digest: &Digest,
+    limit: u64,
+) -> Result<Vec<blob_segment::Model>> {
+    blob_segment::Entity::find()
+        .filter(blob_segment::Column::Digest.eq(digest.clone()))
+        .order_by_asc(blob_segment::Column::Seq)
+        .limit(limit)
+        .all(db)
+        .await
+        .map_err(db_error)
+}
+
+/// `live, condemned → damaged`; the caller looks whether the blob still consists of what is missing.
+pub(crate) async fn damage(tx: &Tx, digest: &Digest) -> Result<bool> {
+    let update = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(BlobState::Damaged))
+        .filter(blob::Column::Digest.eq(digest.clone()))
+        .filter(blob::Column::State.is_in(BlobState::CITABLE.iter().copied()));
+    hit(tx, update).await
+}
+
+/// `damaged → live`, for a blob whose objects are all there again.
+pub(crate) async fn repair(tx: &Tx, digest: &Digest) -> Result<bool> {
+    let update = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(BlobState::Live))
+        .filter(blob::Column::Digest.eq(digest.clone()))
+        .filter(blob::Column::State.eq(BlobState::Damaged));
+    hit(tx, update).await
+}
+
+pub(crate) async fn segment_exists(db: &impl ConnectionTrait, digest: &Digest, key: &str) -> Result<bool> {
+    let row = blob_segment::Entity::find()
+        .filter(blob_segment::Column::Digest.eq(digest.clone()))
+        .filter(blob_segment::Column::Key.eq(key))
+        .one(db)
+        .await
+        .map_err(db_error)?;
+    Ok(row.is_some())
+}
+
+pub(crate) async fn checked(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<()> {
+    let update = blob::Entity::update_many()
+        .col_expr(blob::Column::CheckedAt, Expr::value(now))
+        .filter(blob::Column::Digest.eq(digest.clone()));
+    hit(tx, update).await?;
+    Ok(())
+}
+
+/// Blobs whose objects were missing or short.
+pub(crate) async fn damaged(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<Digest>> {
+    blob::Entity::find()
+        .select_only()
+        .column(blob::Column::Digest)
+        .filter(blob::Column::State.eq(BlobState::Damaged))
+        .order_by_asc(blob::Column::CheckedAt)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await
+        .map_err(db_error)
+}
+
+impl TryFrom<blob::Model> for Blob {
+    type Error = Error;
+
+    fn try_from(row: blob::Model) -> Result<Self> {
+        Ok(Self {
+            digest: row.digest,
+            size: from_column("blobs", row.size)?,
+            media_type: row.media_type,
+            state: row.state,
+            created_at: row.created_at,
+            last_used_at: row.last_used_at,
+        })
+    }
+}

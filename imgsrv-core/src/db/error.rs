@@ -1,0 +1,73 @@
+//! What the database's errors mean to a caller.
+
+use sea_orm::DbErr;
+
+use crate::Error;
+
+enum Meaning {
+    Full,
+    Unavailable,
+    Bug,
+}
+
+/// Translates an error of which the caller knows nothing more than that the database gave it.
+pub(crate) fn db_error(err: DbErr) -> Error {
+    match meaning(&err) {
+        Meaning::Full => Error::StorageFull,
+        Meaning::Unavailable => Error::Unavailable { what: "database", source: err.into() },
+        Meaning::Bug => Error::internal("database", err),
+    }
+}
+
+fn meaning(err: &DbErr) -> Meaning {
+    match err {
+        DbErr::ConnectionAcquire(_) => Meaning::Unavailable,
+        DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime) => driver(runtime),
+        _ => Meaning::Bug,
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn driver(err: &sea_orm::RuntimeErr) -> Meaning {
+    use sea_orm::sqlx;
+    let sea_orm::RuntimeErr::SqlxError(err) = err else { return Meaning::Bug };
+    match err.as_ref() {
+        sqlx::Error::Database(err) => err.code().map_or(Meaning::Bug, |code| match code.parse::<i32>() {
+            // SQLite: decimal result codes, https://sqlite.org/rescode.html; the low byte is the primary one.
+            Ok(number) if code.len() < 5 => match number & 0xff {
+                13 => Meaning::Full,
+                // BUSY, LOCKED, NOMEM, READONLY, IOERR, CANTOPEN
+                5 | 6 | 7 | 8 | 10 | 14 => Meaning::Unavailable,
+                _ => Meaning::Bug,
+            },
+            // PostgreSQL: SQLSTATE, appendix A of its manual.
+            _ => match code.as_ref() {
+                "53100" => Meaning::Full,
+                // lock not available, query cancelled, read-only transaction, admin shutdown and its like
+                "55P03" | "57014" | "25006" => Meaning::Unavailable,
+                code if ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+                    Meaning::Unavailable
+                }
+                _ => Meaning::Bug,
+            },
+        }),
+        sqlx::Error::Io(err) if err.kind() == std::io::ErrorKind::StorageFull => Meaning::Full,
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Protocol(_) => Meaning::Unavailable,
+        _ => Meaning::Bug,
+    }
+}
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+fn driver(_: &sea_orm::RuntimeErr) -> Meaning {
+    Meaning::Bug
+}
+
+/// Whether an insert failed because its unique key is taken.
+pub(crate) fn is_duplicate(err: &DbErr) -> bool {
+    matches!(err.sql_err(), Some(sea_orm::SqlErr::UniqueConstraintViolation(_)))
+}

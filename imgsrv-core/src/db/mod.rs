@@ -1,0 +1,178 @@
+//! The only code that makes queries.
+//!
+//! Queries are free functions, grouped by noun. Those that write take a [`Tx`], which only [`Db::tx`] makes; those that
+//! read take any connection.
+
+pub(crate) mod artifacts;
+pub(crate) mod blobs;
+pub(crate) mod catalog;
+pub(crate) mod entity;
+mod error;
+pub(crate) mod events;
+pub(crate) mod jobs;
+pub(crate) mod parts;
+pub(crate) mod steps;
+pub(crate) mod uploads;
+
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, EntityTrait, IsolationLevel,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, UpdateMany,
+};
+use tracing::Instrument;
+
+pub(crate) use error::db_error;
+
+use crate::{BoxError, Error, Result};
+
+/// An open transaction. Whoever is handed one is inside [`Db::tx`].
+pub type Tx = DatabaseTransaction;
+
+/// The database: one handle that writes, one that reads (the same, except on SQLite).
+///
+/// Embedders use it to write tables of their own in the engine's discipline: short transactions without IO, run inside
+/// [`detached`](crate::detached), whose first statement is the guarded update of the row that owns the decision.
+#[derive(Clone, Debug)]
+pub struct Db {
+    writer: DatabaseConnection,
+    reader: DatabaseConnection,
+}
+
+impl Db {
+    pub(crate) fn new(writer: DatabaseConnection, reader: DatabaseConnection) -> Self {
+        Self { writer, reader }
+    }
+
+    /// Runs `work` in a transaction that writes: commits when it answers `Ok`, rolls back otherwise.
+    ///
+    /// On SQLite the transaction is `IMMEDIATE`, so it never fails half-way because another one wrote; on PostgreSQL it
+    /// is READ COMMITTED, and guarded updates decide. Run it inside [`detached`](crate::detached).
+    ///
+    /// # Errors
+    /// What `work` answers, or what the database says.
+    pub async fn tx<T>(&self, name: &'static str, work: impl AsyncFnOnce(&Tx) -> Result<T>) -> Result<T> {
+        let sqlite_transaction_mode = Some(SqliteTransactionMode::Immediate);
+        self.within(&self.writer, name, TransactionOptions { sqlite_transaction_mode, ..Default::default() }, work)
+            .await
+    }
+
+    /// Runs reads that must agree with each other. Run it inside [`detached`](crate::detached).
+    ///
+    /// # Errors
+    /// What `work` answers, or what the database says.
+    pub async fn snapshot<T>(&self, name: &'static str, work: impl AsyncFnOnce(&Tx) -> Result<T>) -> Result<T> {
+        let options = match self.backend() {
+            DatabaseBackend::Postgres => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                sqlite_transaction_mode: None,
+            },
+            // SQLite's transactions are serializable as they are.
+            _ => TransactionOptions::default(),
+        };
+        self.within(&self.reader, name, options, work).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that begins transactions")]
+    async fn within<T>(
+        &self,
+        connection: &DatabaseConnection,
+        name: &'static str,
+        options: TransactionOptions,
+        work: impl AsyncFnOnce(&Tx) -> Result<T>,
+    ) -> Result<T> {
+        async {
+            let tx = connection.begin_with_options(options).await.map_err(db_error)?;
+            match work(&tx).await {
+                Ok(answer) => {
+                    tx.commit().await.map_err(db_error)?;
+                    Ok(answer)
+                }
+                Err(err) => {
+                    // Waited for, so that whoever is told of the error finds no lock of this transaction.
+                    if let Err(failed) = tx.rollback().await {
+                        tracing::debug!(error = %failed, "a transaction was not rolled back by itself");
+                    }
+                    Err(err)
+                }
+            }
+        }
+        .instrument(tracing::debug_span!("tx", name))
+        .await
+    }
+
+    /// For one statement that reads.
+    pub fn reader(&self) -> &DatabaseConnection {
+        &self.reader
+    }
+
+    pub(crate) fn backend(&self) -> DatabaseBackend {
+        self.writer.get_database_backend()
+    }
+
+    /// Takes the lock on the `instance` row until the end of the transaction: the first statement of one that decides
+    /// about the server as a whole.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn lock_instance(tx: &Tx) -> Result<()> {
+        use entity::instance::{Column, Entity};
+        let update = Entity::update_many().col_expr(Column::Turn, Expr::col(Column::Turn).add(1));
+        if hit(tx, update).await? { Ok(()) } else { Err(Error::bug("the table instance has no row")) }
+    }
+
+    /// What an error of sea-orm means to a caller: full, unavailable, or a bug.
+    pub fn error(err: sea_orm::DbErr) -> Error {
+        db_error(err)
+    }
+
+    pub(crate) async fn ping(&self) -> Result<()> {
+        let select = Statement::from_string(self.backend(), "select n from catalog_generation");
+        self.writer.query_one_raw(select).await.map_err(db_error)?;
+        Ok(())
+    }
+
+    /// The database's own time, where it has one apart from this machine's.
+    pub(crate) async fn now(&self) -> Result<Option<chrono::DateTime<chrono::Utc>>> {
+        if self.backend() != DatabaseBackend::Postgres {
+            return Ok(None);
+        }
+        let select = Statement::from_string(self.backend(), "select clock_timestamp() as now");
+        let row = self.writer.query_one_raw(select).await.map_err(db_error)?;
+        row.map(|row| row.try_get("", "now").map_err(db_error)).transpose()
+    }
+
+    /// The migrations that the database has.
+    pub(crate) async fn migrations(&self) -> Result<Vec<String>> {
+        let exists = match self.backend() {
+            DatabaseBackend::Postgres => "select 1 where to_regclass('seaql_migrations') is not null",
+            _ => "select 1 from sqlite_master where name = 'seaql_migrations'",
+        };
+        let select = Statement::from_string(self.backend(), exists);
+        if self.writer.query_one_raw(select).await.map_err(db_error)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let select = Statement::from_string(self.backend(), "select version from seaql_migrations order by version");
+        let rows = self.writer.query_all_raw(select).await.map_err(db_error)?;
+        rows.iter().map(|row| row.try_get("", "version").map_err(db_error)).collect()
+    }
+}
+
+/// Runs a guarded update; whether it hit the one row that it is about.
+async fn hit<E: EntityTrait>(tx: &Tx, update: UpdateMany<E>) -> Result<bool> {
+    let rows = update.exec(tx).await.map_err(db_error)?.rows_affected;
+    if rows > 1 {
+        return Err(Error::bug("a guarded update hit more than one row"));
+    }
+    Ok(rows == 1)
+}
+
+/// A number of bytes for a column.
+pub(crate) fn to_column(bytes: u64) -> Result<i64> {
+    i64::try_from(bytes).map_err(|_| Error::Invalid { what: "size", reason: "must be less than 2^63".to_owned() })
+}
+
+/// A count that the schema keeps from being negative.
+pub(crate) fn from_column<T: TryFrom<i64, Error: Into<BoxError>>>(table: &'static str, number: i64) -> Result<T> {
+    T::try_from(number).map_err(|err| Error::internal(format!("a number in {table} is out of range"), err))
+}

@@ -1,0 +1,123 @@
+//! The steps of publish jobs. Each write follows one that locked the job.
+
+use chrono::{DateTime, Utc};
+use sea_orm::sea_query::{Expr, ExprTrait, Func};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
+
+use super::entity::publish_step::{ActiveModel, Column, Entity, Model};
+use super::{Tx, db_error, from_column, hit};
+use crate::model::{JobId, Step, StepId, StepState};
+use crate::{Error, Result};
+
+pub(crate) async fn insert(
+    tx: &Tx,
+    id: StepId,
+    job: JobId,
+    name: &str,
+    sequence: i32,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let row = ActiveModel {
+        id: Set(id),
+        job_id: Set(job),
+        name: Set(name.to_owned()),
+        sequence: Set(sequence),
+        state: Set(StepState::Queued),
+        attempts: Set(0),
+        output: Set(None),
+        failure_message: Set(None),
+        started_at: Set(None),
+        finished_at: Set(None),
+        created_at: Set(now),
+        updated_at: Set(now),
+    };
+    Entity::insert(row).exec_without_returning(tx).await.map_err(db_error)?;
+    Ok(())
+}
+
+pub(crate) async fn of_job(db: &impl ConnectionTrait, job: JobId) -> Result<Vec<Step>> {
+    let rows =
+        Entity::find().filter(Column::JobId.eq(job)).order_by_asc(Column::Sequence).all(db).await.map_err(db_error)?;
+    rows.into_iter().map(Step::try_from).collect()
+}
+
+/// The step's turn has come, once more if it came before.
+pub(crate) async fn start(tx: &Tx, id: StepId, now: DateTime<Utc>) -> Result<()> {
+    let update = Entity::update_many()
+        .col_expr(Column::State, Expr::value(StepState::Running))
+        .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
+        .col_expr(Column::StartedAt, Func::coalesce([Expr::col(Column::StartedAt), Expr::value(now)]).into())
+        .col_expr(Column::FinishedAt, Expr::value(Option::<DateTime<Utc>>::None))
+        .col_expr(Column::FailureMessage, Expr::value(Option::<String>::None))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(id));
+    hit(tx, update).await?;
+    Ok(())
+}
+
+pub(crate) async fn succeed(tx: &Tx, id: StepId, output: Option<serde_json::Value>, now: DateTime<Utc>) -> Result<()> {
+    let update = Entity::update_many()
+        .col_expr(Column::State, Expr::value(StepState::Succeeded))
+        .col_expr(Column::Output, Expr::value(output))
+        .col_expr(Column::FinishedAt, Expr::value(now))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(id));
+    hit(tx, update).await?;
+    Ok(())
+}
+
+/// What went wrong, while the job will run the step again.
+pub(crate) async fn note_failure(tx: &Tx, id: StepId, message: &str, now: DateTime<Utc>) -> Result<()> {
+    let update = Entity::update_many()
+        .col_expr(Column::FailureMessage, Expr::value(message))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(id));
+    hit(tx, update).await?;
+    Ok(())
+}
+
+pub(crate) async fn fail(tx: &Tx, id: StepId, message: &str, now: DateTime<Utc>) -> Result<()> {
+    let update = Entity::update_many()
+        .col_expr(Column::State, Expr::value(StepState::Failed))
+        .col_expr(Column::FailureMessage, Expr::value(message))
+        .col_expr(Column::FinishedAt, Expr::value(now))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(id));
+    hit(tx, update).await?;
+    Ok(())
+}
+
+/// The steps of an abandoned job that will never run.
+pub(crate) async fn skip_rest(tx: &Tx, job: JobId, now: DateTime<Utc>) -> Result<()> {
+    Entity::update_many()
+        .col_expr(Column::State, Expr::value(StepState::Skipped))
+        .col_expr(Column::FinishedAt, Expr::value(now))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::JobId.eq(job))
+        .filter(Column::State.is_in([StepState::Queued, StepState::Running]))
+        .exec(tx)
+        .await
+        .map_err(db_error)?;
+    Ok(())
+}
+
+impl TryFrom<Model> for Step {
+    type Error = Error;
+
+    fn try_from(row: Model) -> Result<Self> {
+        Ok(Self {
+            id: row.id,
+            job_id: row.job_id,
+            name: row.name,
+            sequence: row.sequence,
+            state: row.state,
+            attempts: from_column("publish_steps", row.attempts.into())?,
+            output: row.output,
+            failure_message: row.failure_message,
+            started_at: row.started_at,
+            finished_at: row.finished_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}

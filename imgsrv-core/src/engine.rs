@@ -1,0 +1,338 @@
+//! The engine: one cheap handle on everything.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use imgsrv_migration::{Migrator, MigratorTrait};
+use opendal::Operator;
+use sea_orm::DatabaseConnection;
+use tokio::sync::Notify;
+use tracing::Instrument;
+
+use crate::db::{Db, Tx};
+use crate::hashing::HashPool;
+use crate::memory::Budget;
+use crate::model::{Actor, Event, Subject};
+use crate::publish::{self, PublishStep};
+use crate::store::Store;
+use crate::{Clock, Error, Result};
+
+/// Stores, catalogues, publishes and reads images.
+///
+/// Clones are cheap and share everything but the [`Actor`] that their events name. Methods that change something run to
+/// their end even if the caller stops waiting for them.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+    actor: Actor,
+}
+
+struct Inner {
+    db: Db,
+    store: Arc<Store>,
+    clock: Clock,
+    settings: Settings,
+    steps: Vec<Arc<dyn PublishStep>>,
+    budget: Budget,
+    hashing: HashPool,
+    work: Notify,
+}
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long an upload session lives after its last part.
+    pub upload_ttl: TimeDelta,
+    /// The memory that the bytes of all transfers together may take: bytes.
+    pub transfer_memory: u64,
+    /// Parts are refused while the file system of a `fs` store has less left: bytes. The database must still commit.
+    pub min_free: u64,
+    /// How many jobs run at once on this node.
+    pub workers: usize,
+    /// How long a worker holds a job without a sign of life, which it gives three times in that span. After a crash
+    /// another worker waits no longer than this.
+    pub lease: TimeDelta,
+    /// How often an idle node looks for work that another one queued.
+    pub poll_interval: Duration,
+    /// How long a job waits after its first failure; the wait doubles with each further one.
+    pub retry_delay: TimeDelta,
+    /// The longest wait between two tries of a job.
+    pub retry_delay_max: TimeDelta,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            upload_ttl: TimeDelta::hours(24),
+            transfer_memory: 256 << 20,
+            min_free: 512 << 20,
+            workers: 2,
+            lease: TimeDelta::seconds(30),
+            poll_interval: Duration::from_secs(1),
+            retry_delay: TimeDelta::seconds(5),
+            retry_delay_max: TimeDelta::minutes(1),
+        }
+    }
+}
+
+/// Puts an engine together; [`Engine::builder`] begins.
+#[must_use]
+pub struct Builder {
+    writer: DatabaseConnection,
+    reader: Option<DatabaseConnection>,
+    store: Operator,
+    clock: Clock,
+    settings: Settings,
+    steps: Vec<Arc<dyn PublishStep>>,
+}
+
+impl Builder {
+    /// Reads through another handle than it writes through.
+    ///
+    /// SQLite has one writer: give [`Engine::builder`] a handle with one connection, and this a handle with several
+    /// that only read.
+    pub fn reader(mut self, reader: DatabaseConnection) -> Self {
+        self.reader = Some(reader);
+        self
+    }
+
+    /// Settings other than the default ones.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// A clock other than the machine's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Adds a step to every publish job, after `incus_index` and the steps added before.
+    pub fn publish_step(mut self, step: impl PublishStep) -> Self {
+        self.steps.push(Arc::new(step));
+        self
+    }
+
+    /// Checks that everything is as the engine needs it, and hands it out.
+    ///
+    /// # Errors
+    /// When the database does not answer or has not exactly the migrations of this version, when its clock is more than
+    /// five seconds off, when the store cannot be written, read and listed, or when the names of steps clash.
+    pub async fn build(self) -> Result<Engine> {
+        let db = Db::new(self.writer.clone(), self.reader.unwrap_or(self.writer));
+        let store = Arc::new(Store::new(self.store));
+        let steps = publish::with_built_in(self.steps)?;
+        check_migrations(&db).await?;
+        if self.clock.is_system() {
+            check_clock(&db, &self.clock).await?;
+        }
+        store.probe(self.clock.new_id()).await?;
+        let budget = Budget::new(self.settings.transfer_memory);
+        let inner = Inner {
+            db,
+            store,
+            clock: self.clock,
+            settings: self.settings,
+            steps,
+            budget,
+            hashing: HashPool::new(),
+            work: Notify::new(),
+        };
+        let engine = Engine { inner: Arc::new(inner), actor: Actor::system() };
+        engine.schedule_listing().await?;
+        Ok(engine)
+    }
+}
+
+async fn check_migrations(db: &Db) -> Result<()> {
+    let known: Vec<String> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+    let found = db.migrations().await?;
+    match (known.iter().find(|name| !found.contains(name)), found.iter().find(|name| !known.contains(name))) {
+        (None, None) => Ok(()),
+        (Some(missing), _) => {
+            Err(Error::Invalid { what: "database", reason: format!("lacks migration {missing}: run the migrations") })
+        }
+        (_, Some(unknown)) => Err(Error::Invalid {
+            what: "database",
+            reason: format!("has migration {unknown}, which a newer version made: run that version"),
+        }),
+    }
+}
+
+async fn check_clock(db: &Db, clock: &Clock) -> Result<()> {
+    let Some(theirs) = db.now().await? else { return Ok(()) };
+    let off = clock.now() - theirs;
+    if off.abs() <= TimeDelta::seconds(5) {
+        return Ok(());
+    }
+    Err(Error::Invalid {
+        what: "clock",
+        reason: format!("is {} ms off the database's: leases need clocks that agree", off.num_milliseconds()),
+    })
+}
+
+impl Engine {
+    /// Begins an engine on a database, whose migrations must have run, and a store.
+    pub fn builder(database: DatabaseConnection, store: Operator) -> Builder {
+        Builder {
+            writer: database,
+            reader: None,
+            store,
+            clock: Clock::system(),
+            settings: Settings::default(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// The same engine; every event that it causes names `actor`.
+    #[must_use]
+    pub fn acting_as(&self, actor: Actor) -> Self {
+        Self { inner: Arc::clone(&self.inner), actor }
+    }
+
+    /// Who the events of this handle name.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// The clock: the only source of time and ids, for embedders too.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// The database, for tables of an embedder's own.
+    pub fn db(&self) -> &Db {
+        &self.inner.db
+    }
+
+    /// The settings that it was built with.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Answers when the database does.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn check_database(&self) -> Result<()> {
+        self.db().ping().await
+    }
+
+    /// Answers when the store does. That it can be written is checked when the engine is built.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn check_store(&self) -> Result<()> {
+        self.store().reach().await
+    }
+
+    /// The newest events about one thing, newest first.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn events(&self, subject: Subject, subject_id: &str, limit: u64) -> Result<Vec<Event>> {
+        crate::db::events::about(self.db().reader(), subject, subject_id, limit).await
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.inner.store
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.inner.budget
+    }
+
+    pub(crate) fn hashing(&self) -> &HashPool {
+        &self.inner.hashing
+    }
+
+    pub(crate) fn steps(&self) -> &[Arc<dyn PublishStep>] {
+        &self.inner.steps
+    }
+
+    /// Wakes a worker, after the commit that queued a job.
+    pub(crate) fn wake(&self) {
+        self.inner.work.notify_one();
+    }
+
+    pub(crate) fn work(&self) -> &Notify {
+        &self.inner.work
+    }
+
+    /// Records what this handle's actor did, in the transaction that did it.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn record(&self, tx: &Tx, change: Change) -> Result<()> {
+        let event = Event {
+            id: self.clock().new_id().into(),
+            at: self.clock().now(),
+            actor: self.actor.clone(),
+            subject: change.subject,
+            subject_id: change.id,
+            what: change.what.to_owned(),
+            from: change.from,
+            to: change.to,
+        };
+        crate::db::events::insert(tx, event).await
+    }
+
+    /// Runs `work` on a clone of this handle, to its end.
+    pub(crate) async fn detached<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        detached(work(self.clone())).await
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("actor", &self.actor).finish_non_exhaustive()
+    }
+}
+
+/// One change, for the event that tells of it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    subject: Subject,
+    id: String,
+    what: &'static str,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+impl Change {
+    /// `what` happened, a verb in the past.
+    #[must_use]
+    pub fn new(subject: Subject, id: impl Display, what: &'static str) -> Self {
+        Self { subject, id: id.to_string(), what, from: None, to: None }
+    }
+
+    /// The state or value before.
+    #[must_use]
+    pub fn from(self, from: impl Display) -> Self {
+        Self { from: Some(from.to_string()), ..self }
+    }
+
+    /// The state or value after.
+    #[must_use]
+    pub fn to(self, to: impl Display) -> Self {
+        Self { to: Some(to.to_string()), ..self }
+    }
+}
+
+/// Runs `work` to its end even if the caller is dropped at an `.await`, as a handler is when its client goes away.
+///
+/// Every transaction runs inside one: a connection that is dropped between `BEGIN` and its answer is not safe to reuse
+/// (transact-rs/sqlx#4385), and what follows a commit must not be lost.
+///
+/// # Errors
+/// What `work` answers; [`Error::Internal`] when it panics.
+pub async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work.in_current_span()).await.map_err(|err| Error::internal("a detached task", err))?
+}

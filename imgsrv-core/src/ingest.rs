@@ -1,0 +1,113 @@
+//! The worker's half of an upload: reading what no hash chain covers.
+
+use std::sync::Arc;
+
+use crate::db::entity::part;
+use crate::db::jobs::Claimed;
+use crate::db::{from_column, jobs, parts, uploads};
+use crate::engine::Change;
+use crate::model::{Digest, JobOutcome, Subject, UploadEvent, UploadId, UploadState};
+use crate::runner::{Failure, Performed};
+use crate::stream::{Next, Piece, Reading};
+use crate::uploads::verified_prefix;
+use crate::{Engine, Error, Result};
+
+impl Engine {
+    /// Hashes the parts behind the valid prefix and concludes the upload.
+    pub(crate) async fn perform_ingest(&self, job: &Claimed) -> Result<Performed, Failure> {
+        let id = upload_of(job)?;
+        if !self.begin_ingest(job, id).await? {
+            return Ok(Performed::LeaseLost);
+        }
+        let parts = parts::list(self.db().reader(), id).await?;
+        let found = self.hash_parts(&parts).await?;
+        let claimed = job.clone();
+        let performed = self
+            .detached(|engine| async move {
+                let now = engine.clock().now();
+                engine
+                    .db()
+                    .tx("conclude_upload", async |tx| {
+                        if !jobs::finish(tx, &claimed, JobOutcome::Succeeded, None, now).await? {
+                            return Ok(Performed::LeaseLost);
+                        }
+                        let upload = uploads::get(tx, id).await?;
+                        if upload.state == UploadState::Ingesting {
+                            engine.conclude(tx, &upload, &found).await?;
+                        }
+                        Ok(Performed::Finished)
+                    })
+                    .await
+            })
+            .await?;
+        self.delete_lost_of(id).await;
+        Ok(performed)
+    }
+
+    async fn begin_ingest(&self, job: &Claimed, id: UploadId) -> Result<bool> {
+        let job = job.clone();
+        self.detached(|engine| async move {
+            let now = engine.clock().now();
+            engine
+                .db()
+                .tx("begin_ingest", async |tx| {
+                    let held = jobs::hold(tx, &job, now).await?;
+                    if held && uploads::transition(tx, id, UploadEvent::IngestStarted, now).await? {
+                        engine
+                            .record(tx, Change::new(Subject::Upload, id, "ingest started").to(UploadState::Ingesting))
+                            .await?;
+                    }
+                    Ok(held)
+                })
+                .await
+        })
+        .await
+    }
+
+    async fn hash_parts(&self, parts: &[part::Model]) -> Result<Digest, Failure> {
+        let (verified, chain) = verified_prefix(parts)?;
+        let mut chain = chain.unwrap_or_default();
+        let rest = parts[verified..].iter().filter(|part| part.size > 0);
+        let pieces = rest
+            .map(|part| Ok(Piece { key: part.key.clone(), start: 0, end: from_column("parts", part.size)? }))
+            .collect::<Result<_>>()?;
+        let mut reading = Reading::new(Arc::clone(self.store()), self.budget().clone(), pieces);
+        loop {
+            match reading.next().await? {
+                Next::Chunk(buffer, _grant) => chain = self.hashing().feed(chain, buffer.collect()).await?,
+                Next::Missing(piece) => {
+                    tracing::error!(key = piece.key, "an object of an upload is missing or short");
+                    return Err(Failure::Reject(
+                        "bytes of the upload were lost in the store: send them again".to_owned(),
+                    ));
+                }
+                Next::End => return Ok(chain.digest()),
+            }
+        }
+    }
+
+    pub(crate) async fn fail_ingest(&self, job: &Claimed, reason: &str) -> Result<()> {
+        let id = upload_of(job)?;
+        let (job, reason) = (job.clone(), reason.to_owned());
+        self.detached(|engine| async move {
+            let now = engine.clock().now();
+            engine
+                .db()
+                .tx("fail_ingest", async |tx| {
+                    if jobs::finish(tx, &job, JobOutcome::Failed, Some(&reason), now).await? {
+                        engine.fail_upload(tx, id, &reason).await?;
+                    }
+                    Ok(())
+                })
+                .await
+        })
+        .await?;
+        self.delete_lost_of(id).await;
+        Ok(())
+    }
+}
+
+fn upload_of(job: &Claimed) -> Result<UploadId> {
+    let id = job.subject.parse::<uuid::Uuid>().map_err(|err| Error::internal("the subject of an ingest job", err))?;
+    Ok(id.into())
+}

@@ -1,0 +1,203 @@
+//! A worker's way through the steps of a publish job.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{FINALIZE_PUBLISH, StepContext, StepError, StepOutput, version_of};
+use crate::db::jobs::Claimed;
+use crate::db::{Tx, artifacts, catalog, jobs, steps};
+use crate::engine::Change;
+use crate::model::{JobId, JobOutcome, Manifest, Step, StepState, Subject, VersionEvent, VersionState};
+use crate::runner::{Failure, Performed, without_nul};
+use crate::{Condition, Engine, Error, Result};
+
+impl Engine {
+    /// Runs the steps of a publish job that are not done.
+    pub(crate) async fn perform_publish(
+        &self,
+        job: &Claimed,
+        cancelled: &CancellationToken,
+    ) -> Result<Performed, Failure> {
+        let id = version_of(&job.subject)?;
+        let (image, version) = catalog::version_by_id(self.db().reader(), id).await?;
+        let artifacts = artifacts::entries(self.db().reader(), id).await?;
+        let manifest = Manifest { image, version, artifacts };
+        let Some(mut current) = self.begin_step(job).await? else { return Ok(Performed::LeaseLost) };
+        loop {
+            if current.name == FINALIZE_PUBLISH {
+                return self.finalize_publish(job, &current, &manifest).await;
+            }
+            let Some(step) = self.steps().iter().find(|step| step.name() == current.name) else {
+                let reason = format!("this node does not have the step {}", current.name);
+                return Err(Failure::Retry(reason));
+            };
+            let done = steps::of_job(self.db().reader(), job.id).await?;
+            let cx = StepContext { engine: self, manifest: &manifest, steps: &done, cancelled };
+            let output = match step.run(&cx).await {
+                Ok(output) if output.as_ref().is_some_and(has_nul) => {
+                    let reason =
+                        format!("the output of {} holds a NUL character, which no database takes", current.name);
+                    return Err(Failure::Reject(reason));
+                }
+                Ok(output) => output,
+                Err(StepError::Reject(reason)) => return Err(Failure::Reject(reason)),
+                Err(StepError::Retry(err)) => {
+                    // What clients see of the job names no path of the store and no text of a backend.
+                    self.note_step_failure(job, &current, &without_nul(&err.to_string())).await?;
+                    return Err(Failure::Retry(chain(err.as_ref())));
+                }
+            };
+            current = match self.next_step(job, &current, output).await? {
+                Some(next) => next,
+                None => return Ok(Performed::LeaseLost),
+            };
+        }
+    }
+
+    /// Starts the first step that is not done; `None` when the lease is lost.
+    async fn begin_step(&self, job: &Claimed) -> Result<Option<Step>> {
+        let job = job.clone();
+        self.detached(|engine| async move {
+            let now = engine.clock().now();
+            engine
+                .db()
+                .tx("begin_step", async |tx| {
+                    if !jobs::hold(tx, &job, now).await? {
+                        return Ok(None);
+                    }
+                    start_first_open(tx, job.id, now).await
+                })
+                .await
+        })
+        .await
+    }
+
+    /// "Step done" and "next step running" are one write; `None` when the lease is lost.
+    async fn next_step(&self, job: &Claimed, done: &Step, output: StepOutput) -> Result<Option<Step>> {
+        let (job, done) = (job.clone(), done.id);
+        self.detached(|engine| async move {
+            let now = engine.clock().now();
+            engine
+                .db()
+                .tx("next_step", async |tx| {
+                    if !jobs::hold(tx, &job, now).await? {
+                        return Ok(None);
+                    }
+                    steps::succeed(tx, done, output, now).await?;
+                    start_first_open(tx, job.id, now).await
+                })
+                .await
+        })
+        .await
+    }
+
+    async fn note_step_failure(&self, job: &Claimed, step: &Step, reason: &str) -> Result<()> {
+        let (job, step, reason) = (job.clone(), step.id, reason.to_owned());
+        self.detached(|engine| async move {
+            let now = engine.clock().now();
+            engine
+                .db()
+                .tx("step_failed", async |tx| {
+                    if jobs::hold(tx, &job, now).await? {
+                        steps::note_failure(tx, step, &reason, now).await?;
+                    }
+                    Ok(())
+                })
+                .await
+        })
+        .await
+    }
+
+    /// The last step: the version becomes visible, for ever.
+    async fn finalize_publish(&self, job: &Claimed, step: &Step, manifest: &Manifest) -> Result<Performed, Failure> {
+        let (claimed, step, version) = (job.clone(), step.id, manifest.version.id);
+        let artifacts = manifest.artifacts.clone();
+        let finished = self
+            .detached(|engine| async move {
+                let now = engine.clock().now();
+                engine
+                    .db()
+                    .tx("finalize_publish", async |tx| {
+                        if !jobs::finish(tx, &claimed, JobOutcome::Succeeded, None, now).await? {
+                            return Ok(Performed::LeaseLost);
+                        }
+                        steps::succeed(tx, step, None, now).await?;
+                        if !catalog::transition(tx, version, VersionEvent::Published, now).await? {
+                            return Err(catalog::explain(tx, version, VersionEvent::Published).await?);
+                        }
+                        let errors = engine.check_cited(tx, &artifacts).await?;
+                        if !errors.is_empty() {
+                            let reason = "bytes that the version cites were lost meanwhile".to_owned();
+                            let condition = Condition::NotPublishable;
+                            return Err(Error::Precondition { condition, reason, errors });
+                        }
+                        catalog::next_generation(tx).await?;
+                        engine
+                            .record(
+                                tx,
+                                Change::new(Subject::Version, version, "published")
+                                    .from(VersionState::Publishing)
+                                    .to(VersionState::Published),
+                            )
+                            .await?;
+                        Ok(Performed::Finished)
+                    })
+                    .await
+            })
+            .await;
+        match finished {
+            Err(err @ Error::Precondition { .. }) => Err(Failure::Reject(explained(&err))),
+            finished => Ok(finished?),
+        }
+    }
+
+    /// Fails a publish job for good, until somebody retries or abandons it.
+    pub(crate) async fn fail_publish(&self, job: &Claimed, reason: &str) -> Result<()> {
+        let (job, reason) = (job.clone(), reason.to_owned());
+        self.detached(|engine| async move {
+            let now = engine.clock().now();
+            engine
+                .db()
+                .tx("fail_publish", async |tx| {
+                    if !jobs::finish(tx, &job, JobOutcome::Failed, Some(&reason), now).await? {
+                        return Ok(());
+                    }
+                    let steps = steps::of_job(tx, job.id).await?;
+                    if let Some(step) = steps.iter().find(|step| step.state != StepState::Succeeded) {
+                        steps::fail(tx, step.id, &reason, now).await?;
+                    }
+                    engine.record(tx, Change::new(Subject::Job, job.id, "failed")).await
+                })
+                .await
+        })
+        .await
+    }
+}
+
+async fn start_first_open(tx: &Tx, job: JobId, now: chrono::DateTime<chrono::Utc>) -> Result<Option<Step>> {
+    let steps = steps::of_job(tx, job).await?;
+    let first = steps.into_iter().find(|step| step.state != StepState::Succeeded);
+    let first = first.ok_or_else(|| Error::bug("a publish job that is open has no open step"))?;
+    steps::start(tx, first.id, now).await?;
+    Ok(Some(first))
+}
+
+fn explained(err: &Error) -> String {
+    let Error::Precondition { errors, .. } = err else { return err.to_string() };
+    let members = errors.iter().map(|error| format!("; {}: {}", error.field, error.reason));
+    std::iter::once(err.to_string()).chain(members).collect()
+}
+
+fn has_nul(value: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn chain(err: &(dyn std::error::Error + 'static)) -> String {
+    let causes: Vec<String> = std::iter::successors(Some(err), |err| err.source()).map(ToString::to_string).collect();
+    causes.join(": ")
+}

@@ -1,0 +1,160 @@
+//! A request body on its way into the store.
+//!
+//! Two batches are alive at a time: one is filled from the client while the other is hashed and written.
+
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::hashing::{HashPool, PartHashes};
+use crate::memory::{Budget, Grant, LEAST};
+use crate::store::{BATCH_MAX, ObjectWriter, Store};
+use crate::{Condition, Error, Result};
+
+/// A client that sends nothing for so long is gone, whether its connection says so or not.
+const SILENCE: Duration = Duration::from_mins(2);
+
+/// How often the room on the disk is looked at: bytes.
+const CHECK_ROOM: u64 = 64 << 20;
+
+/// What is needed to receive one body.
+pub(crate) struct Receiver<'a> {
+    pub store: &'a Store,
+    pub budget: &'a Budget,
+    pub hashing: &'a HashPool,
+    /// Cancelled when nobody waits for the answer any more.
+    pub gone: &'a CancellationToken,
+    /// The most bytes that the part may have.
+    pub room: u64,
+    /// What must be left on the disk: bytes.
+    pub min_free: u64,
+}
+
+impl Receiver<'_> {
+    /// Streams `body` into the object `key`, durable when this answers, and hashes it on the way.
+    pub(crate) async fn receive(
+        &self,
+        key: &str,
+        body: Pin<&mut (impl Stream<Item = io::Result<Bytes>> + Send)>,
+        mut hashes: PartHashes,
+    ) -> Result<PartHashes> {
+        let mut source = Source { body, gone: self.gone, spare: None, left: self.room };
+        let mut target = LEAST;
+        let mut batch = source.fill(self.budget, target).await?;
+        if batch.bytes.is_empty() {
+            return Ok(hashes);
+        }
+        let mut writer = self.store.writer(key).await?;
+        let mut checked = 0;
+        while !batch.bytes.is_empty() {
+            if hashes.size() - checked >= CHECK_ROOM {
+                self.store.check_room(self.min_free).await?;
+                checked = hashes.size();
+            }
+            let flush = async { Ok::<_, Error>((self.flush(&mut writer, hashes, batch).await?, Instant::now())) };
+            let fill = async { Ok((source.fill(self.budget, target).await?, Instant::now())) };
+            let done = tokio::try_join!(flush, fill);
+            let ((flushed, flushed_at), (filled, filled_at)) = match done {
+                Ok(done) => done,
+                Err(err) => {
+                    writer.discard().await;
+                    return Err(err);
+                }
+            };
+            (hashes, batch) = (flushed, filled);
+            // The client waits for us: larger batches cost less each byte.
+            if filled_at < flushed_at {
+                target = (target * 2).min(BATCH_MAX);
+            }
+        }
+        writer.finish().await?;
+        Ok(hashes)
+    }
+
+    async fn flush(&self, writer: &mut ObjectWriter<'_>, hashes: PartHashes, batch: Batch) -> Result<PartHashes> {
+        let (hashes, written) = tokio::join!(self.hashing.feed(hashes, batch.bytes.clone()), writer.write(batch.bytes));
+        written?;
+        hashes
+    }
+}
+
+/// Bytes with the right to hold them; none at the end of the body.
+struct Batch {
+    bytes: Vec<Bytes>,
+    _grant: Option<Grant>,
+}
+
+struct Source<'a, B> {
+    body: Pin<&'a mut B>,
+    gone: &'a CancellationToken,
+    /// What of a frame did not fit into the last batch.
+    spare: Option<Bytes>,
+    left: u64,
+}
+
+impl<B: Stream<Item = io::Result<Bytes>> + Send> Source<'_, B> {
+    async fn fill(&mut self, budget: &Budget, target: usize) -> Result<Batch> {
+        let Some(first) = self.next().await? else { return Ok(Batch { bytes: Vec::new(), _grant: None }) };
+        let grant = budget.up_to(target).await;
+        let mut room = grant.bytes();
+        let mut bytes = Vec::new();
+        let mut next = Some(first);
+        while let Some(mut frame) = next {
+            if frame.len() > room {
+                self.spare = Some(frame.split_off(room));
+            }
+            room -= frame.len();
+            bytes.push(frame);
+            if room == 0 {
+                break;
+            }
+            next = self.next().await?;
+        }
+        Ok(Batch { bytes, _grant: Some(grant) })
+    }
+
+    /// The next bytes; refuses the first that are too many.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        if let Some(spare) = self.spare.take() {
+            return Ok(Some(spare));
+        }
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = self.gone.cancelled() => return Err(interrupted("nobody waits for the answer")),
+                frame = timeout(SILENCE, self.body.next()) => {
+                    frame.map_err(|_| interrupted("nothing came for two minutes"))?
+                }
+            };
+            match frame {
+                // A connection that breaks can look like the end of a body without a length.
+                None if self.gone.is_cancelled() => return Err(interrupted("nobody waits for the answer")),
+                None => return Ok(None),
+                Some(Err(err)) => return Err(interrupted(err)),
+                Some(Ok(frame)) if frame.is_empty() => {}
+                Some(Ok(frame)) => {
+                    self.left = self.left.checked_sub(frame.len() as u64).ok_or_else(too_many)?;
+                    return Ok(Some(frame));
+                }
+            }
+        }
+    }
+}
+
+/// The body ended before its end.
+pub(crate) fn interrupted(why: impl std::fmt::Display) -> Error {
+    Error::Invalid { what: "body", reason: format!("ended early: {why}") }
+}
+
+/// The refusal of a part with which the upload would be larger than was promised.
+pub(crate) fn too_many() -> Error {
+    Error::precondition(
+        Condition::SizeMismatch,
+        "with this part the upload would have more bytes than expected_size_bytes: abort it and begin another",
+    )
+}

@@ -1,0 +1,239 @@
+//! Workers: they claim jobs, keep the leases while they work, and finish or give back what they hold.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use futures_util::FutureExt;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::db::jobs::{self, Claimed};
+use crate::model::JobKind;
+use crate::{Engine, Error, Result};
+
+/// A job whose lease ran out so often without an end kills its workers.
+const CRASH_LOOP: u32 = 5;
+
+/// How long running jobs may go on after a stop was asked for.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How often each node sweeps.
+const SWEEP: Duration = Duration::from_mins(1);
+
+/// How work on a job ended.
+pub(crate) enum Performed {
+    /// The job's row says how.
+    Finished,
+    /// Another worker holds the job, or nobody does any more.
+    LeaseLost,
+}
+
+/// Why work on a job did not come to its end.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something that may be better later.
+    Retry(String),
+    /// It will not be better by itself.
+    Reject(String),
+}
+
+impl From<Error> for Failure {
+    fn from(err: Error) -> Self {
+        Self::Retry(err.chain())
+    }
+}
+
+/// What [`Engine::run_until_idle`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Claims of jobs.
+    pub jobs: u64,
+}
+
+impl Engine {
+    /// Works on jobs and sweeps until `stop` is cancelled; then gives back the leases that it holds.
+    ///
+    /// Any number of nodes may run at once. A node whose requests only read or write need not run at all.
+    pub async fn run(&self, stop: CancellationToken) {
+        let sweeping = AbortOnDropHandle::new(tokio::spawn(self.clone().sweep_now_and_then(stop.clone())));
+        let permits = Arc::new(Semaphore::new(self.settings().workers.max(1)));
+        let mut working = JoinSet::new();
+        let cancel = CancellationToken::new();
+        while let Some(Ok(permit)) = stop.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await {
+            while working.try_join_next().is_some() {}
+            match self.claim().await {
+                Ok(Some(job)) => {
+                    let (engine, cancel) = (self.clone(), cancel.child_token());
+                    working.spawn(async move {
+                        engine.work_on(job, cancel).await;
+                        drop(permit);
+                    });
+                }
+                Ok(None) => {
+                    let idle = timeout(self.settings().poll_interval, self.work().notified());
+                    stop.run_until_cancelled(idle).await;
+                }
+                Err(err) => {
+                    tracing::warn!(error = err.chain(), "no job could be claimed");
+                    stop.run_until_cancelled(sleep(self.settings().poll_interval)).await;
+                }
+            }
+        }
+        let finished = async { while working.join_next().await.is_some() {} };
+        if timeout(STOP_GRACE, finished).await.is_err() {
+            cancel.cancel();
+            while working.join_next().await.is_some() {}
+        }
+        if let Err(err) = sweeping.await {
+            tracing::error!(error = %err, "the sweeper ended");
+        }
+    }
+
+    async fn sweep_now_and_then(self, stop: CancellationToken) {
+        let mut ticks = interval_at(Instant::now() + Duration::from_millis(fastrand::u64(0..10_000)), SWEEP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(err) = self.sweep_rows().await {
+                tracing::warn!(error = err.chain(), "the sweep is tried again in a minute");
+            }
+        }
+    }
+
+    /// Works on jobs until none is due. What is delayed stays.
+    ///
+    /// # Errors
+    /// When a job cannot be claimed.
+    pub async fn run_until_idle(&self) -> Result<Ran> {
+        let mut ran = Ran::default();
+        while let Some(job) = self.claim().await? {
+            self.work_on(job, CancellationToken::new()).await;
+            ran.jobs += 1;
+        }
+        Ok(ran)
+    }
+
+    async fn claim(&self) -> Result<Option<Claimed>> {
+        self.detached(|engine| async move {
+            let now = engine.clock().now();
+            let lease = engine.clock().new_secret_id().into();
+            engine.db().tx("claim", async |tx| jobs::claim(tx, lease, now, now + engine.settings().lease).await).await
+        })
+        .await
+    }
+
+    #[tracing::instrument(name = "job", skip_all, fields(id = %job.id, kind = %job.kind, subject = job.subject, attempt = job.attempts))]
+    async fn work_on(&self, job: Claimed, cancel: CancellationToken) {
+        let renewing = AbortOnDropHandle::new(tokio::spawn(self.clone().keep_lease(job.clone(), cancel.clone())));
+        let performed = if job.expired_leases >= CRASH_LOOP {
+            Some(Err(Failure::Reject(format!("crash-loop: {CRASH_LOOP} workers did not come back from it"))))
+        } else {
+            let perform = AssertUnwindSafe(self.perform(&job, &cancel)).catch_unwind();
+            cancel
+                .run_until_cancelled(perform)
+                .await
+                .map(|performed| performed.unwrap_or_else(|_| Err(Failure::Retry("the job panicked".to_owned()))))
+        };
+        drop(renewing);
+        let ended = match performed {
+            Some(Ok(Performed::Finished)) => {
+                tracing::debug!("done");
+                Ok(())
+            }
+            Some(Ok(Performed::LeaseLost)) => {
+                tracing::warn!("the lease was lost; what was done is dropped");
+                Ok(())
+            }
+            Some(Err(Failure::Reject(reason))) => {
+                let reason = without_nul(&reason);
+                tracing::warn!(reason, "failed");
+                self.reject(&job, &reason).await
+            }
+            Some(Err(Failure::Retry(reason))) => {
+                let reason = without_nul(&reason);
+                let delay = self.retry_delay(job.attempts);
+                tracing::warn!(reason, delay_ms = delay.num_milliseconds(), "will be tried again");
+                self.give_back(&job, delay, Some(reason)).await
+            }
+            None => self.give_back(&job, TimeDelta::zero(), None).await,
+        };
+        if let Err(err) = ended {
+            tracing::warn!(error = err.chain(), "the job is left to whoever claims it when its lease ends");
+        }
+    }
+
+    async fn keep_lease(self, job: Claimed, cancel: CancellationToken) {
+        let often = (self.settings().lease / 3).to_std().unwrap_or(Duration::from_secs(1));
+        let mut ticks = interval_at(Instant::now() + often, often);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let (engine, held) = (self.clone(), job.clone());
+            let now = self.clock().now();
+            let renewed = crate::detached(async move {
+                engine
+                    .db()
+                    .tx("renew", async |tx| jobs::renew(tx, &held, now, now + engine.settings().lease).await)
+                    .await
+            });
+            match renewed.await {
+                Ok(true) => {}
+                Ok(false) => return cancel.cancel(),
+                Err(err) => tracing::warn!(error = err.chain(), "the lease could not be renewed yet"),
+            }
+        }
+    }
+
+    async fn perform(&self, job: &Claimed, cancel: &CancellationToken) -> Result<Performed, Failure> {
+        match job.kind {
+            JobKind::Ingest => self.perform_ingest(job).await,
+            JobKind::Publish => self.perform_publish(job, cancel).await,
+            JobKind::CheckBlob => self.perform_check(job).await,
+            JobKind::ListObjects => self.perform_listing(job).await,
+        }
+    }
+
+    async fn reject(&self, job: &Claimed, reason: &str) -> Result<()> {
+        match job.kind {
+            JobKind::Ingest => self.fail_ingest(job, reason).await,
+            JobKind::Publish => self.fail_publish(job, reason).await,
+            JobKind::CheckBlob | JobKind::ListObjects => {
+                // Nobody could retry it, and another one comes only when this one is done.
+                self.give_back(job, TimeDelta::hours(24), Some(reason.to_owned())).await
+            }
+        }
+    }
+
+    async fn give_back(&self, job: &Claimed, delay: TimeDelta, error: Option<String>) -> Result<()> {
+        let job = job.clone();
+        self.detached(|engine| async move {
+            let now = engine.clock().now();
+            engine
+                .db()
+                .tx("give_back", async |tx| {
+                    jobs::release(tx, &job, now, now + delay, error.as_deref()).await?;
+                    Ok(())
+                })
+                .await
+        })
+        .await
+    }
+
+    /// Doubles from the first failure on, up to a limit, and is then shortened by up to a half at random, so that jobs
+    /// which failed together do not come back together.
+    fn retry_delay(&self, attempts: u32) -> TimeDelta {
+        let settings = self.settings();
+        let doubled = settings.retry_delay * 2_i32.saturating_pow(attempts.saturating_sub(1).min(20));
+        let capped = doubled.min(settings.retry_delay_max).num_milliseconds().max(1);
+        TimeDelta::milliseconds(capped - fastrand::i64(0..=capped / 2))
+    }
+}
+
+/// PostgreSQL takes every character in a text but this one, which an embedder's scanner may well say.
+pub(crate) fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

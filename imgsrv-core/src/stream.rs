@@ -1,0 +1,156 @@
+//! A blob's bytes on their way to a reader.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use opendal::Buffer;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::Result;
+use crate::memory::{Budget, Grant, LEAST};
+use crate::store::Store;
+
+/// A piece of an object: bytes `start..end` of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub key: String,
+    pub start: u64,
+    pub end: u64,
+}
+
+/// Bytes of a blob.
+pub struct BlobStream {
+    /// The size of the whole blob, bytes.
+    pub size: u64,
+    /// Which of its bytes these are.
+    pub range: Range<u64>,
+    /// The bytes. An error means that they are not to be had: what came before it is not the whole.
+    pub body: BoxStream<'static, io::Result<Bytes>>,
+}
+
+impl std::fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobStream").field("size", &self.size).field("range", &self.range).finish_non_exhaustive()
+    }
+}
+
+/// A chunk that takes a reader longer than this is followed by the smallest, and nothing is read ahead.
+const KEEPS_UP: Duration = Duration::from_millis(20);
+
+/// The largest chunk. With the one that is read ahead a transfer holds twice as much.
+const CHUNK_MAX: usize = 1 << 20;
+
+/// Reads pieces one chunk ahead of whoever takes them.
+pub(crate) struct Reading {
+    store: Arc<Store>,
+    budget: Budget,
+    pieces: VecDeque<Piece>,
+    chunk: usize,
+    ahead: Option<Ahead>,
+    given_at: Option<Instant>,
+}
+
+struct Ahead {
+    piece: Piece,
+    read: JoinHandle<Result<Option<Buffer>>>,
+    grant: Grant,
+}
+
+/// What reading the next chunk came to.
+pub(crate) enum Next {
+    Chunk(Buffer, Grant),
+    /// The store does not have (all of) this piece.
+    Missing(Piece),
+    End,
+}
+
+impl Reading {
+    /// Begins to read `pieces`.
+    pub(crate) fn new(store: Arc<Store>, budget: Budget, pieces: VecDeque<Piece>) -> Self {
+        Self { store, budget, pieces, chunk: LEAST, ahead: None, given_at: None }
+    }
+
+    /// Waits for the next chunk and begins to read the one after it.
+    pub(crate) async fn next(&mut self) -> Result<Next> {
+        let keeps_up = self.given_at.is_none_or(|given_at| given_at.elapsed() < KEEPS_UP);
+        if self.given_at.is_some() {
+            self.chunk = if keeps_up { (self.chunk * 2).min(CHUNK_MAX) } else { LEAST };
+        }
+        let ahead = match self.ahead.take() {
+            Some(ahead) => Some(ahead),
+            None if self.pieces.is_empty() => None,
+            None => {
+                let grant = self.budget.up_to(self.chunk).await;
+                self.begin(grant)
+            }
+        };
+        let Some(Ahead { piece, read, grant }) = ahead else { return Ok(Next::End) };
+        let buffer = read.await.map_err(|err| crate::Error::internal("reading an object", err))??;
+        let Some(buffer) = buffer else { return Ok(Next::Missing(piece)) };
+        // For a reader that is slow anyway nothing is read ahead: memory is for those that are not.
+        self.ahead = if keeps_up { self.budget.more(self.chunk).and_then(|grant| self.begin(grant)) } else { None };
+        self.given_at = Some(Instant::now());
+        Ok(Next::Chunk(buffer, grant))
+    }
+
+    fn begin(&mut self, grant: Grant) -> Option<Ahead> {
+        let front = self.pieces.front_mut()?;
+        let end = front.end.min(front.start + grant.bytes() as u64);
+        let piece = Piece { key: front.key.clone(), start: front.start, end };
+        front.start = end;
+        if front.start == front.end {
+            self.pieces.pop_front();
+        }
+        let read = {
+            let (store, piece) = (Arc::clone(&self.store), piece.clone());
+            tokio::spawn(async move { store.read(&piece.key, piece.start, piece.end).await })
+        };
+        Some(Ahead { piece, read, grant })
+    }
+
+    /// The rest as a stream, after a first chunk that was read to see whether there is anything to give.
+    ///
+    /// `missing` is told of a piece that the store does not have; the stream then ends with an error.
+    pub(crate) fn into_stream(
+        self,
+        first: (Buffer, Grant),
+        missing: impl Fn(Piece) + Send + 'static,
+    ) -> BoxStream<'static, io::Result<Bytes>> {
+        let state = (self, Some(first), VecDeque::<Bytes>::new(), None::<Grant>, missing);
+        stream::try_unfold(state, |(mut reading, mut first, mut ready, mut held, missing)| async move {
+            loop {
+                if let Some(bytes) = ready.pop_front() {
+                    return Ok(Some((bytes, (reading, first, ready, held, missing))));
+                }
+                // What the reader has taken needs no memory any more; who waits for some must hold none.
+                drop(held.take());
+                let next = match first.take() {
+                    Some((buffer, grant)) => Next::Chunk(buffer, grant),
+                    None => reading.next().await.map_err(|err| {
+                        tracing::error!(error = err.chain(), "a download broke off");
+                        io::Error::other("the store is unavailable")
+                    })?,
+                };
+                match next {
+                    Next::Chunk(buffer, grant) => {
+                        held = Some(grant);
+                        ready.extend(buffer);
+                    }
+                    Next::End => return Ok(None),
+                    Next::Missing(piece) => {
+                        missing(piece);
+                        return Err(io::Error::other("an object of the blob is missing"));
+                    }
+                }
+            }
+        })
+        .boxed()
+    }
+}

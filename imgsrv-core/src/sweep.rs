@@ -1,0 +1,202 @@
+//! Tidying: sessions past their time, objects that nothing names, rows that nobody needs.
+//!
+//! Safe to run on every node at once. Blobs are never collected here.
+
+use chrono::TimeDelta;
+use futures_util::TryStreamExt;
+
+use crate::db::jobs::Claimed;
+use crate::db::{blobs, jobs, parts, uploads};
+use crate::engine::Change;
+use crate::model::{Digest, JobKind, JobOutcome, Subject, UploadState};
+use crate::runner::{Failure, Performed};
+use crate::store::{part_prefixes, upload_of};
+use crate::{Engine, Error, Result};
+
+/// How many rows are taken at once.
+const BATCH: u64 = 500;
+
+/// How long finished work is remembered.
+const MEMORY: TimeDelta = TimeDelta::days(30);
+
+/// How often the store is listed.
+const LISTING: TimeDelta = TimeDelta::hours(24);
+
+/// What the subject of the one listing job is called.
+const STORE: &str = "store";
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Sessions given up because they were past their time.
+    pub uploads_expired: u64,
+    /// Objects deleted.
+    pub objects_deleted: u64,
+    /// Damaged blobs that were found whole again.
+    pub blobs_repaired: u64,
+}
+
+impl Engine {
+    /// Gives up sessions past their time, deletes what they and others lost, and then lists the whole store for objects
+    /// that no row knows. A running engine does the former every minute and the latter once a day.
+    ///
+    /// # Errors
+    /// What the database or the store says; a later sweep goes on.
+    pub async fn sweep(&self) -> Result<Swept> {
+        let mut swept = self.sweep_rows().await?;
+        swept.objects_deleted += self.delete_rowless().await?;
+        Ok(swept)
+    }
+
+    /// The part of the sweep that works from rows.
+    pub(crate) async fn sweep_rows(&self) -> Result<Swept> {
+        let mut swept = Swept { uploads_expired: self.expire_uploads().await?, ..Swept::default() };
+        loop {
+            let keys = parts::deletable(self.db().reader(), None, self.clock().now(), BATCH).await?;
+            let deleted = self.delete_objects(&keys).await;
+            swept.objects_deleted += deleted as u64;
+            if deleted == 0 {
+                break;
+            }
+        }
+        for digest in blobs::damaged(self.db().reader(), BATCH).await? {
+            match self.check_blob(&digest).await {
+                Ok(whole) => swept.blobs_repaired += u64::from(whole),
+                Err(err) => tracing::warn!(error = err.chain(), %digest, "a damaged blob could not be checked"),
+            }
+        }
+        self.prune().await?;
+        Ok(swept)
+    }
+
+    async fn expire_uploads(&self) -> Result<u64> {
+        let mut expired = 0;
+        loop {
+            let now = self.clock().now();
+            let ids = uploads::expired(self.db().reader(), now, BATCH).await?;
+            if ids.is_empty() {
+                return Ok(expired);
+            }
+            for id in ids {
+                expired += self
+                    .detached(|engine| async move {
+                        engine
+                            .db()
+                            .tx("expire_upload", async |tx| {
+                                if !uploads::expire(tx, id, now).await? {
+                                    return Ok(0);
+                                }
+                                parts::all_attempts_lost(tx, id, now).await?;
+                                let change = Change::new(Subject::Upload, id, "expired").to(UploadState::Aborted);
+                                engine.record(tx, change).await?;
+                                Ok(1)
+                            })
+                            .await
+                    })
+                    .await?;
+            }
+        }
+    }
+
+    async fn prune(&self) -> Result<()> {
+        self.detached(|engine| async move {
+            let before = engine.clock().now() - MEMORY;
+            engine
+                .db()
+                .tx("prune", async |tx| {
+                    jobs::prune(tx, &[JobKind::Ingest, JobKind::CheckBlob, JobKind::ListObjects], before).await?;
+                    uploads::prune(tx, before).await
+                })
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lists the store, prefix by prefix, and deletes objects that no row knows and no open session may still name.
+    async fn delete_rowless(&self) -> Result<u64> {
+        let mut deleted = 0;
+        for prefix in part_prefixes() {
+            let mut listed = self.store().list(&prefix).await?.try_chunks(usize::try_from(BATCH).unwrap_or(1));
+            while let Some(keys) = listed.try_next().await.map_err(|err| err.1)? {
+                deleted += self.delete_unknown(&keys).await?;
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn delete_unknown(&self, keys: &[String]) -> Result<u64> {
+        let known = parts::known_keys(self.db().reader(), keys).await?;
+        let mut deleted = 0;
+        for key in keys.iter().filter(|key| !known.contains(key)) {
+            let Some(upload) = upload_of(key) else {
+                tracing::warn!(key, "an object that is not ours lies among the blobs");
+                continue;
+            };
+            // A row may have been written since the listing, but never for a session that is at its end.
+            match uploads::state(self.db().reader(), upload).await? {
+                Some(state) if !state.is_terminal() => {}
+                _ => {
+                    tracing::info!(key, "deleting an object that no row knows");
+                    self.store().delete(key).await?;
+                    deleted += 1;
+                }
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// The listing as a job: one node a day does it.
+    pub(crate) async fn perform_listing(&self, job: &Claimed) -> Result<Performed, Failure> {
+        self.delete_rowless().await?;
+        let job = job.clone();
+        let performed = self
+            .detached(|engine| async move {
+                let now = engine.clock().now();
+                let next = engine.clock().new_id().into();
+                engine
+                    .db()
+                    .tx("listed", async |tx| {
+                        if !jobs::finish(tx, &job, JobOutcome::Succeeded, None, now).await? {
+                            return Ok(Performed::LeaseLost);
+                        }
+                        jobs::enqueue(tx, next, JobKind::ListObjects, STORE, now, now + LISTING).await?;
+                        Ok(Performed::Finished)
+                    })
+                    .await
+            })
+            .await?;
+        Ok(performed)
+    }
+
+    /// Makes sure that a listing is due some day.
+    pub(crate) async fn schedule_listing(&self) -> Result<()> {
+        self.detached(|engine| async move {
+            let now = engine.clock().now();
+            let id = engine.clock().new_id().into();
+            engine
+                .db()
+                .tx("schedule_listing", async |tx| {
+                    jobs::enqueue(tx, id, JobKind::ListObjects, STORE, now, now + LISTING).await
+                })
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Asks for every object of a blob, because a client relied on it.
+    pub(crate) async fn perform_check(&self, job: &Claimed) -> Result<Performed, Failure> {
+        let digest: Digest = job.subject.parse().map_err(Error::from)?;
+        self.check_blob(&digest).await?;
+        let job = job.clone();
+        let held = self
+            .detached(|engine| async move {
+                let now = engine.clock().now();
+                let finish = async |tx: &crate::db::Tx| jobs::finish(tx, &job, JobOutcome::Succeeded, None, now).await;
+                engine.db().tx("checked", finish).await
+            })
+            .await?;
+        Ok(if held { Performed::Finished } else { Performed::LeaseLost })
+    }
+}

@@ -1,0 +1,55 @@
+# Runs one throw-away PostgreSQL server for as long as standard input stays open. `postgres.rs` starts this and holds
+# the other end of the pipe; however the tests end (return, panic, SIGKILL), the pipe closes, the server stops and its
+# folder goes. Needs: $BIN (the folder of the server's programs) and $PORT. Prints `ready` once it takes connections.
+set -eu
+trap '' HUP INT PIPE TERM # whoever sends these to the tests ends them, and with them the pipe
+
+root=$(mktemp -d "${TMPDIR:-/tmp}/imgsrv-postgres.XXXXXX")
+cd "$root"
+trap 'status=$?; cd /; rm -rf "$root"; exit $status' EXIT
+
+# PostgreSQL refuses to run as root: become a user that owns nothing else here.
+set --
+if [ "$(id -u)" = 0 ]; then
+    for user in postgres nobody; do id "$user" >/dev/null 2>&1 && break; done
+    chown "$user" "$root"
+    # Should this shell itself be killed, the server still shuts down.
+    set -- setpriv --reuid="$(id -u "$user")" --regid="$(id -g "$user")" --clear-groups --pdeathsig INT
+fi
+
+fail() {
+    cat "$root/log" >&2
+    exit 1
+}
+
+"$@" "$BIN/initdb" -D "$root/data" -A trust -U imgsrv --no-sync -E UTF8 --locale C >"$root/log" 2>&1 </dev/null || fail
+
+# No socket file, no shared memory that outlives the server, no waiting for a disk.
+"$@" "$BIN/postgres" -D "$root/data" -p "$PORT" \
+    -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c dynamic_shared_memory_type=mmap \
+    -c max_connections=200 -c fsync=off >>"$root/log" 2>&1 </dev/null &
+server=$!
+
+# The eighth line of postmaster.pid is where PostgreSQL tells pg_ctl how far it is.
+tries=600
+until [ "$(sed -n '8s/ *$//p' "$root/data/postmaster.pid" 2>/dev/null)" = ready ]; do
+    tries=$((tries - 1))
+    if [ "$tries" = 0 ] || ! kill -0 "$server" 2>/dev/null; then
+        kill -QUIT "$server" 2>/dev/null || :
+        wait "$server" || :
+        fail
+    fi
+    sleep 0.05
+done
+echo ready || :
+exec >/dev/null 2>&1
+
+# Fast shutdown, which cuts open connections, once the pipe is closed.
+exec 3<&0
+{
+    read -r _ <&3 || :
+    kill -INT "$server"
+} &
+watcher=$!
+wait "$server" || :
+kill -KILL "$watcher" || :

@@ -1,0 +1,80 @@
+//! One behaviour suite, run unchanged on every pair of database and store.
+//!
+//! A trial is named `<pair>::<file>::<behaviour>`; the arguments are those of libtest.
+
+#![allow(clippy::pedantic, clippy::style, clippy::complexity, clippy::perf, reason = "a test is read, not called")]
+
+mod backend;
+mod blobs;
+mod cancellation;
+mod catalog;
+mod fixture;
+mod publish;
+mod races;
+mod schema;
+mod sweep;
+mod uploads;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+
+use backend::{Pair, Servers};
+use fixture::Fixture;
+
+type Behaviour = fn(Fixture) -> Pin<Box<dyn Future<Output = Fixture>>>;
+
+/// Lists the behaviours of a file under its name.
+#[macro_export]
+macro_rules! behaviours {
+    ($($name:ident),+ $(,)?) => {
+        pub(crate) const BEHAVIOURS: &[(&str, $crate::Behaviour)] = &[
+            $((stringify!($name), |fixture| Box::pin(async move { $name(&fixture).await; fixture }))),+
+        ];
+    };
+}
+
+const FILES: &[(&str, &[(&str, Behaviour)])] = &[
+    ("blobs", blobs::BEHAVIOURS),
+    ("cancellation", cancellation::BEHAVIOURS),
+    ("catalog", catalog::BEHAVIOURS),
+    ("publish", publish::BEHAVIOURS),
+    ("schema", schema::BEHAVIOURS),
+    ("sweep", sweep::BEHAVIOURS),
+    ("uploads", uploads::BEHAVIOURS),
+];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let runtime = Arc::new(tokio::runtime::Runtime::new().expect("a runtime"));
+    let servers = Servers::default();
+    let mut trials = Vec::new();
+    for pair in Pair::ALL {
+        for (file, behaviours) in FILES {
+            for (name, behaviour) in *behaviours {
+                let (runtime, servers) = (Arc::clone(&runtime), servers.clone());
+                trials.push(Trial::test(format!("{pair}::{file}::{name}"), move || {
+                    runtime.block_on(async {
+                        let fixture = Fixture::new(*pair, &servers).await;
+                        behaviour(fixture).await.finish().await;
+                    });
+                    Ok(())
+                }));
+            }
+        }
+    }
+    for (name, race) in races::BEHAVIOURS {
+        let (runtime, servers) = (Arc::clone(&runtime), servers.clone());
+        trials.push(Trial::test(format!("postgres::races::{name}"), move || {
+            runtime.block_on(async {
+                let fixture = Fixture::new(Pair::PostgresFs, &servers).await;
+                race(fixture).await.finish().await;
+            });
+            Ok(())
+        }));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(servers);
+    conclusion.exit();
+}
