@@ -1,0 +1,62 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use imgsrv_core::Engine;
+use poem::web::Data;
+use poem_openapi::OpenApi;
+
+use super::Tag;
+use super::respond::NoContent;
+use crate::problem::Problem;
+
+/// Whether this server still wants requests. Clones share one answer.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    stopping: Arc<AtomicBool>,
+}
+
+impl Readiness {
+    /// From now on `/readyz` fails, so that a load balancer sends nothing more.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) struct HealthApi;
+
+#[expect(clippy::unused_async, reason = "the framework takes async handlers only")]
+#[OpenApi(tag = "Tag::Server")]
+impl HealthApi {
+    /// Tell whether the server runs
+    #[oai(path = "/healthz", method = "get", operation_id = "check_health")]
+    async fn check_health(&self) -> Result<NoContent, Problem> {
+        Ok(NoContent::Done)
+    }
+
+    /// Tell whether the server can do its work
+    ///
+    /// 503 names what does not answer.
+    #[oai(path = "/readyz", method = "get", operation_id = "check_readiness")]
+    async fn check_readiness(&self, engine: Data<&Engine>, readiness: Data<&Readiness>) -> Result<NoContent, Problem> {
+        if readiness.is_stopping() {
+            return Err(Problem::unavailable("the server is shutting down"));
+        }
+        let (database, store) = tokio::join!(engine.check_database(), engine.check_store());
+        let mut failing = Vec::new();
+        for (dependency, outcome) in [("database", database), ("store", store)] {
+            if let Err(error) = outcome {
+                tracing::warn!(dependency, error = error.chain(), "not ready");
+                failing.push(dependency);
+            }
+        }
+        if failing.is_empty() {
+            Ok(NoContent::Done)
+        } else {
+            Err(Problem::unavailable(format!("no answer from: {}", failing.join(", "))))
+        }
+    }
+}

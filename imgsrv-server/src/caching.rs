@@ -1,0 +1,137 @@
+//! JSON answers that caches may keep and clients may revalidate.
+
+use std::marker::PhantomData;
+
+use imgsrv_core::model::Digest;
+use imgsrv_core::model::Scope;
+use poem::http::{StatusCode, header};
+use poem::{Body, IntoResponse, Request, Response};
+use poem_openapi::ApiResponse;
+use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::types::{ToJSON, Type};
+
+use crate::conditional::Validators;
+use crate::extract::Reader;
+
+/// An answer that may be kept, but has to be asked about before each use.
+const REVALIDATE: &str = "no-cache";
+
+/// An answer that only the holder of a token may see.
+pub(crate) const PRIVATE: &str = "private, no-store";
+
+/// 200 with an ETag, or 304.
+pub(crate) struct Cached<T>(Response, PhantomData<fn() -> T>);
+
+impl<T: ToJSON> Cached<T> {
+    /// The same for everybody.
+    pub(crate) fn for_everybody(request: &Request, view: &T) -> Self {
+        Self(answer(request, "application/json", view.to_json_string().into(), REVALIDATE), PhantomData)
+    }
+
+    /// What this reader may see.
+    pub(crate) fn for_reader(request: &Request, reader: &Reader, view: &T) -> Self {
+        let policy = match reader.scope() {
+            Scope::Published => REVALIDATE,
+            Scope::All => PRIVATE,
+        };
+        let mut response = answer(request, "application/json", view.to_json_string().into(), policy);
+        response.headers_mut().insert(header::VARY, header::AUTHORIZATION.into());
+        Self(response, PhantomData)
+    }
+}
+
+/// A document that is the same for everybody.
+pub(crate) fn document(request: &Request, media_type: &'static str, body: String) -> Response {
+    answer(request, media_type, body.into_bytes(), REVALIDATE)
+}
+
+fn answer(request: &Request, media_type: &'static str, body: Vec<u8>, policy: &'static str) -> Response {
+    let digest = Digest::of(&body);
+    let etag = format!("\"{}\"", &digest.hex()[..32]);
+    let response = Response::builder().header(header::ETAG, &etag).header(header::CACHE_CONTROL, policy);
+    if (Validators { etag: &etag, modified: None }).not_modified(request.headers()) {
+        return response.status(StatusCode::NOT_MODIFIED).finish();
+    }
+    response
+        .header(header::CONTENT_TYPE, media_type)
+        // Said here, because the answer to a HEAD loses its body on the way out.
+        .header(header::CONTENT_LENGTH, body.len())
+        .body(Body::from_vec(body))
+}
+
+impl<T: Send> IntoResponse for Cached<T> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<T: ToJSON> ApiResponse for Cached<T> {
+    fn meta() -> MetaResponses {
+        let headers = || {
+            vec![
+                documented("ETag", "Names this state; send it as If-None-Match."),
+                documented("Cache-Control", "`no-cache`, or `private, no-store` for what only a token may see."),
+            ]
+        };
+        MetaResponses {
+            responses: vec![
+                MetaResponse {
+                    description: "What was asked for",
+                    status: Some(200),
+                    status_range: None,
+                    content: vec![MetaMediaType { content_type: "application/json", schema: T::schema_ref() }],
+                    headers: headers(),
+                },
+                MetaResponse {
+                    description: "Nothing has changed since the state that If-None-Match names",
+                    status: Some(304),
+                    status_range: None,
+                    content: vec![],
+                    headers: headers(),
+                },
+            ],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+/// A header of an answer, for the specification.
+pub(crate) fn documented(name: &str, description: &str) -> MetaHeader {
+    MetaHeader {
+        name: name.to_owned(),
+        description: Some(description.to_owned()),
+        required: true,
+        deprecated: false,
+        schema: String::schema_ref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(condition: Option<&str>) -> Cached<String> {
+        let mut request = Request::builder();
+        if let Some(etag) = condition {
+            request = request.header(header::IF_NONE_MATCH, etag);
+        }
+        Cached::for_everybody(&request.finish(), &"hello".to_owned())
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_revalidated_by_its_etag() {
+        let first = ask(None).into_response();
+        assert_eq!(first.status(), StatusCode::OK);
+        assert_eq!(first.header("cache-control"), Some("no-cache"));
+        assert_eq!(first.header("content-length"), Some("7"));
+        let etag = first.header("etag").unwrap().to_owned();
+        let second = ask(Some(&etag)).into_response();
+        assert_eq!(second.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(second.header("etag"), Some(etag.as_str()));
+        assert!(second.into_body().is_empty());
+        assert_eq!(ask(Some("\"other\"")).into_response().status(), StatusCode::OK);
+    }
+}

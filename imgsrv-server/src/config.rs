@@ -1,0 +1,339 @@
+//! The configuration: flags, and a variable `IMGSRV_…` for each.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use clap::{ArgAction, Args, ValueEnum};
+use imgsrv_core::Settings;
+
+use crate::telemetry::Verbosity;
+
+/// Flags and variables whose feature is yet to come: refused when set, because to ignore one would look like obeying it.
+pub(crate) const NOT_YET: &[(&str, &str)] = &[
+    ("metrics-listen", "IMGSRV_METRICS_LISTEN"),
+    ("metrics-path", "IMGSRV_METRICS_PATH"),
+    ("s3-endpoint", "IMGSRV_S3_ENDPOINT"),
+    ("s3-bucket", "IMGSRV_S3_BUCKET"),
+    ("s3-access-key-id", "IMGSRV_S3_ACCESS_KEY_ID"),
+    ("s3-secret-access-key", "IMGSRV_S3_SECRET_ACCESS_KEY"),
+    ("s3-session-token", "IMGSRV_S3_SESSION_TOKEN"),
+    ("s3-region", "IMGSRV_S3_REGION"),
+    ("s3-use-tls", "IMGSRV_S3_USE_TLS"),
+    ("s3-path-style", "IMGSRV_S3_PATH_STYLE"),
+    ("s3-checksum", "IMGSRV_S3_CHECKSUM"),
+    ("tls-cert-file", "IMGSRV_TLS_CERT_FILE"),
+    ("tls-key-file", "IMGSRV_TLS_KEY_FILE"),
+    ("oidc-allow-loopback-http", "IMGSRV_OIDC_ALLOW_LOOPBACK_HTTP"),
+];
+
+/// What can be configured. Every flag works before and behind the subcommand.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Configuration")]
+pub(crate) struct Config {
+    /// Address to serve HTTP on; without a host, on every address
+    #[arg(long, global = true, env = "IMGSRV_LISTEN", value_name = "[HOST]:PORT", default_value = ":8080")]
+    pub(crate) listen: Listen,
+
+    /// Name of this node in the logs [default: the host name]
+    #[arg(long, global = true, env = "IMGSRV_NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+
+    /// How long transfers may take to finish when the server is told to stop
+    #[arg(long, global = true, env = "IMGSRV_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) shutdown_timeout: Duration,
+
+    /// Form of the logs on standard error
+    #[arg(long, global = true, env = "IMGSRV_LOG_FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+
+    /// What to log: a level, or directives as in `info,imgsrv_core=debug`
+    #[arg(long, global = true, env = "IMGSRV_VERBOSITY", value_name = "LEVEL", default_value = "info")]
+    pub(crate) verbosity: Verbosity,
+
+    /// Folder for everything that is not kept elsewhere
+    #[arg(long, global = true, env = "IMGSRV_DATA_DIR", value_name = "DIR", default_value = "./imgsrv-data")]
+    pub(crate) data_dir: PathBuf,
+
+    /// PostgreSQL database; without it, SQLite in the data folder
+    #[arg(long, global = true, env = "IMGSRV_POSTGRES_URL", value_name = "URL", hide_env_values = true)]
+    pub(crate) postgres_url: Option<PostgresUrl>,
+
+    /// How long an upload session lives without a part
+    #[arg(long, global = true, env = "IMGSRV_UPLOAD_TTL", value_name = "DURATION", default_value = "24h", value_parser = positive_duration)]
+    upload_ttl: Duration,
+
+    /// Whether this node works in the background
+    #[arg(
+        long, global = true, env = "IMGSRV_CAS_PROMOTION_ENABLED", value_name = "BOOL", default_value = "true",
+        value_parser = boolean, action = ArgAction::Set
+    )]
+    cas_promotion_enabled: bool,
+
+    /// How often to look for work that nobody announced
+    #[arg(long, global = true, env = "IMGSRV_CAS_PROMOTION_POLL_INTERVAL", value_name = "DURATION", default_value = "1s", value_parser = positive_duration)]
+    cas_promotion_poll_interval: Duration,
+
+    /// How long to wait before the first retry of a job that failed
+    #[arg(long, global = true, env = "IMGSRV_CAS_PROMOTION_ERROR_BACKOFF", value_name = "DURATION", default_value = "5s", value_parser = positive_duration)]
+    cas_promotion_error_backoff: Duration,
+
+    /// How long to wait at most before a retry
+    #[arg(long, global = true, env = "IMGSRV_CAS_PROMOTION_ERROR_BACKOFF_MAX", value_name = "DURATION", default_value = "1m", value_parser = positive_duration)]
+    cas_promotion_error_backoff_max: Duration,
+
+    /// Jobs that this node works on at once; 0 is none
+    #[arg(long, global = true, env = "IMGSRV_WORKERS", value_name = "NUMBER", default_value = "2", value_parser = number)]
+    workers: usize,
+
+    /// How long a job stays with a worker that gives no sign of life
+    #[arg(long, global = true, env = "IMGSRV_JOB_LEASE", value_name = "DURATION", default_value = "30s", value_parser = positive_duration)]
+    job_lease: Duration,
+
+    /// Memory that all transfers together may use for buffers
+    #[arg(long, global = true, env = "IMGSRV_TRANSFER_MEMORY", value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    transfer_memory: u64,
+
+    /// Space on the disk that uploads leave free
+    #[arg(long, global = true, env = "IMGSRV_MIN_FREE", value_name = "SIZE", default_value = "512MiB", value_parser = size)]
+    min_free: u64,
+}
+
+impl Config {
+    pub(crate) fn node_name(&self) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.node_name.clone().unwrap_or_else(host)
+    }
+
+    /// The flag that keeps this node from working in the background, if one does.
+    pub(crate) fn idle_by(&self) -> Option<&'static str> {
+        if !self.cas_promotion_enabled {
+            Some("--cas-promotion-enabled")
+        } else if self.workers == 0 {
+            Some("--workers")
+        } else {
+            None
+        }
+    }
+
+    /// What the engine needs to know, or the line that says why it cannot be.
+    pub(crate) fn settings(&self) -> Result<Settings, String> {
+        if self.cas_promotion_error_backoff_max < self.cas_promotion_error_backoff {
+            return Err("--cas-promotion-error-backoff-max: less than --cas-promotion-error-backoff".to_owned());
+        }
+        Ok(Settings {
+            upload_ttl: delta("upload-ttl", self.upload_ttl)?,
+            transfer_memory: self.transfer_memory,
+            min_free: self.min_free,
+            workers: self.workers,
+            lease: delta("job-lease", self.job_lease)?,
+            poll_interval: self.cas_promotion_poll_interval,
+            retry_delay: delta("cas-promotion-error-backoff", self.cas_promotion_error_backoff)?,
+            retry_delay_max: delta("cas-promotion-error-backoff-max", self.cas_promotion_error_backoff_max)?,
+        })
+    }
+}
+
+/// The form of the logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listen {
+    host: Option<String>,
+    port: u16,
+}
+
+impl Listen {
+    /// The addresses to try, best first.
+    pub(crate) async fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
+        match &self.host {
+            Some(host) => Ok(tokio::net::lookup_host((host.as_str(), self.port)).await?.collect()),
+            // The first takes IPv4 as well, where there is IPv6 at all.
+            None => Ok([IpAddr::from(Ipv6Addr::UNSPECIFIED), Ipv4Addr::UNSPECIFIED.into()]
+                .map(|address| (address, self.port).into())
+                .to_vec()),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const RULE: &str = "must be a port with an optional host, as in :8080, 127.0.0.1:8080 or [::1]:8080";
+        let (host, port) = text.rsplit_once(':').ok_or(RULE)?;
+        let port = port.parse().map_err(|_| RULE)?;
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address.parse::<Ipv6Addr>().map_err(|_| RULE)?.to_string(),
+            None if host.contains([':', '[', ']', '/', ' ']) => return Err(RULE),
+            None => host.to_owned(),
+        };
+        Ok(Self { host: Some(host).filter(|host| !host.is_empty()), port })
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.as_deref() {
+            Some(host) if host.contains(':') => write!(f, "[{host}]:{}", self.port),
+            host => write!(f, "{}:{}", host.unwrap_or_default(), self.port),
+        }
+    }
+}
+
+/// The URL of a PostgreSQL database. It may hold a password, so nothing prints it.
+#[derive(Clone)]
+pub(crate) struct PostgresUrl(String);
+
+impl PostgresUrl {
+    #[cfg(feature = "postgres")]
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PostgresUrl {
+    type Err = &'static str;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err("must be a URL as in postgres://user:password@host:5432/database");
+        }
+        #[cfg(feature = "postgres")]
+        if crate::connect::postgres_options(url).is_none() {
+            return Err("not a usable URL; mind that special characters in a password are percent-encoded, and that \
+                        sslmode is one of disable, allow, prefer, require, verify-ca, verify-full");
+        }
+        Ok(Self(url.to_owned()))
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostgresUrl(…)")
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    const RULE: &str = "must be a duration as in 500ms, 5s, 1m or 24h";
+    let (number, unit) = split_unit(text).ok_or(RULE)?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(RULE),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or("too long")
+}
+
+fn positive_duration(text: &str) -> Result<Duration, &'static str> {
+    duration(text).and_then(|duration| if duration.is_zero() { Err("must be more than nothing") } else { Ok(duration) })
+}
+
+fn size(text: &str) -> Result<u64, &'static str> {
+    const RULE: &str = "must be a number of bytes, or a size as in 512MiB or 4GiB";
+    let (number, unit) = split_unit(text).ok_or(RULE)?;
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(RULE),
+    };
+    number.checked_mul(1 << shift).filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or("too large")
+}
+
+fn number(text: &str) -> Result<usize, &'static str> {
+    text.parse().map_err(|_| "must be a number")
+}
+
+fn boolean(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("must be true or false"),
+    }
+}
+
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    Some((number.parse().ok()?, unit))
+}
+
+fn delta(flag: &str, duration: Duration) -> Result<TimeDelta, String> {
+    // A century is more than anybody means, and far from where adding to a date overflows.
+    const LONGEST: TimeDelta = TimeDelta::days(36_500);
+    TimeDelta::from_std(duration).ok().filter(|delta| *delta <= LONGEST).ok_or_else(|| format!("--{flag}: too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, milliseconds) in
+            [("500ms", 500), ("5s", 5_000), ("1m", 60_000), ("24h", 86_400_000), ("0s", 0), ("007s", 7_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "5", "s", "5 s", "-5s", "+5s", "1.5h", "5S", "1h30m", "5d", "99999999999999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert_eq!(duration("18446744073709551615h"), Err("too long"));
+        assert!(positive_duration("0ms").is_err());
+        assert!(delta("x", Duration::from_secs(u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("0", 0), ("1024", 1024), ("1KiB", 1 << 10), ("512MiB", 1 << 29), ("4GiB", 1 << 32)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(size("1TiB"), Ok(1 << 40));
+        for text in ["", "MiB", "1 MiB", "1MB", "1mib", "-1", "1.5GiB", "0x10"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert_eq!(size("9223372036854775808"), Err("too large"));
+        assert_eq!(size("99999999TiB"), Err("too large"));
+    }
+
+    #[test]
+    fn where_to_listen() {
+        for text in [":8080", "127.0.0.1:0", "[::1]:8080", "localhost:80", "0.0.0.0:65535"] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+        for text in ["", "8080", ":", ":http", ":65536", "::1:8080", "[::1]", "[::1:80", "[host]:80", "http://h:80"] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn urls_of_databases() {
+        for url in ["postgres://u:p@h/d", "postgresql://h:5432/d?sslmode=verify-full", "postgres:///d?host=/run"] {
+            assert!(url.parse::<PostgresUrl>().is_ok(), "{url}");
+        }
+        for url in ["", "host=h dbname=d", "mysql://h/d", "sqlite:x"] {
+            assert!(url.parse::<PostgresUrl>().is_err(), "{url}");
+        }
+        assert_eq!(format!("{:?}", "postgres://u:secret@h/d".parse::<PostgresUrl>().unwrap()), "PostgresUrl(…)");
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn unusable_parameters_of_a_database() {
+        for url in ["postgres://h/d?sslmode=maybe", "postgres://u:p@h:port/d", "postgres://h/d?port=x"] {
+            assert!(url.parse::<PostgresUrl>().is_err(), "{url}");
+        }
+    }
+}

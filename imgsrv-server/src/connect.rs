@@ -1,0 +1,114 @@
+//! Opening what the configuration names: the database and the store.
+
+#[cfg(any(feature = "sqlite", feature = "fs"))]
+mod folder;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use imgsrv_core::Engine;
+use imgsrv_migration::{Migrator, MigratorTrait};
+use opendal::Operator;
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, SqliteTransactionMode};
+use sea_orm::{TransactionOptions, TransactionTrait};
+
+use crate::cli::Failure;
+use crate::config::Config;
+
+#[cfg(feature = "postgres")]
+pub(crate) use postgres::options as postgres_options;
+
+/// Held in PostgreSQL while the schema changes: `imgsrv` in ASCII, a number that is ours alone.
+const MIGRATION_LOCK: i64 = 0x696d_6773_7276;
+
+/// What to do about the schema of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Schema {
+    /// Bring it up to date, be the database empty or missing.
+    Migrate,
+    /// Leave it as it is and create nothing; the engine refuses a schema that is not its own.
+    Require,
+}
+
+/// The handles of the database; `reader` where reads have one of their own.
+pub(crate) struct Database {
+    writer: DatabaseConnection,
+    reader: Option<DatabaseConnection>,
+}
+
+/// An engine over the configured database and store.
+pub(crate) async fn engine(config: &Config, schema: Schema) -> Result<Engine, Failure> {
+    let settings = config.settings().map_err(Failure::Config)?;
+    let Database { writer, reader } = database(config, schema).await?;
+    let mut builder = Engine::builder(writer, store(config, schema)?).settings(settings);
+    if let Some(reader) = reader {
+        builder = builder.reader(reader);
+    }
+    Ok(builder.build().await?)
+}
+
+/// The configured database.
+pub(crate) async fn database(config: &Config, schema: Schema) -> Result<Database, Failure> {
+    match &config.postgres_url {
+        #[cfg(feature = "postgres")]
+        Some(url) => postgres::open(url, schema).await,
+        #[cfg(not(feature = "postgres"))]
+        Some(_) => Err(Failure::Config("--postgres-url: this imgsrv was built without PostgreSQL".to_owned())),
+        #[cfg(feature = "sqlite")]
+        None => sqlite::open(config, schema).await,
+        #[cfg(not(feature = "sqlite"))]
+        None => Err(Failure::Config("--postgres-url: needed, this imgsrv was built without SQLite".to_owned())),
+    }
+}
+
+#[cfg(feature = "fs")]
+fn store(config: &Config, schema: Schema) -> Result<Operator, Failure> {
+    let root = folder::open_folder(&config.data_dir.join("objects"), schema)?;
+    if !root.is_dir() {
+        // opendal would make it, and a mistyped path would look like an empty store.
+        return Err(Failure::run(format!("there is no store at {}", root.display())));
+    }
+    let path = root.to_str().ok_or_else(|| Failure::Config("--data-dir: must be UTF-8".to_owned()))?;
+    // No `atomic_write_dir`: no key is written twice, and the database decides what exists.
+    Operator::new(opendal::services::Fs::default().root(path)).map_err(|err| unusable(path, err))
+}
+
+#[cfg(not(feature = "fs"))]
+fn store(_: &Config, _: Schema) -> Result<Operator, Failure> {
+    Err(Failure::Config("--data-dir: this imgsrv was built without a store in files".to_owned()))
+}
+
+async fn prepare(db: &DatabaseConnection, schema: Schema) -> Result<(), Failure> {
+    match schema {
+        Schema::Migrate => migrate(db).await,
+        Schema::Require => Ok(()),
+    }
+}
+
+/// Any number of nodes may do it at once: one does, the others wait for it.
+async fn migrate(db: &DatabaseConnection) -> Result<(), Failure> {
+    let failed = |err: DbErr| unusable("the schema", err);
+    let mode = Some(SqliteTransactionMode::Immediate);
+    let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
+    // The lock and everything done under it live and die together, which they would not in a pool of connections.
+    #[expect(clippy::disallowed_methods, reason = "Db::tx is an engine's, and there is none yet")]
+    let tx = db.begin_with_options(options).await.map_err(failed)?;
+    if tx.get_database_backend() == DatabaseBackend::Postgres {
+        // However long another node needs, and however long we do.
+        tx.execute_unprepared("SET LOCAL statement_timeout = 0").await.map_err(failed)?;
+        tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await.map_err(failed)?;
+    }
+    let known = Migrator::get_migration_files();
+    let applied = Migrator::get_migration_models(&tx).await.map_err(failed)?;
+    if let Some(newer) = applied.iter().find(|row| known.iter().all(|migration| migration.name() != row.version)) {
+        let line = format!("the database has migration {}, which a newer imgsrv made: run that one", newer.version);
+        return Err(Failure::Run(line));
+    }
+    Migrator::up(&tx, None).await.map_err(failed)?;
+    tx.commit().await.map_err(failed)
+}
+
+fn unusable(what: &str, err: impl std::error::Error) -> Failure {
+    Failure::run(format!("{what} is not usable: {err}"))
+}

@@ -1,0 +1,62 @@
+//! The HTTP face of [`imgsrv_core`]: routes, rights, errors and the specification.
+//!
+//! A program that has an engine mounts it in two lines:
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use imgsrv_server::{Readiness, auth::Authenticator};
+//! # async fn serve(engine: imgsrv_core::Engine, authenticator: Arc<dyn Authenticator>) -> std::io::Result<()> {
+//! let app = imgsrv_server::app(engine, authenticator, Readiness::default());
+//! poem::Server::new(poem::listener::TcpListener::bind("127.0.0.1:8080")).run(app).await
+//! # }
+//! ```
+//!
+//! Whoever brings their own identities implements [`auth::Authenticator`].
+
+pub mod auth;
+
+mod api;
+mod body;
+mod caching;
+pub mod conditional;
+pub mod content_digest;
+mod download;
+mod edge;
+mod extract;
+mod number;
+mod problem;
+pub mod range;
+mod request_id;
+mod spec;
+mod text;
+mod view;
+
+use std::sync::Arc;
+
+use imgsrv_core::Engine;
+use poem::endpoint::BoxEndpoint;
+use poem::{EndpointExt, IntoEndpoint};
+
+pub use api::Readiness;
+use auth::Authenticator;
+
+/// Every route, answering with the engine's data to whom the authenticator lets in.
+///
+/// Errors, panics and requests that no route wants are answered here, so the endpoint never fails.
+pub fn app(engine: Engine, authenticator: Arc<dyn Authenticator>, readiness: Readiness) -> BoxEndpoint<'static> {
+    let clock = engine.clock().clone();
+    api::service()
+        .into_endpoint()
+        .before(body::prepare)
+        .data(engine)
+        .data(authenticator)
+        .data(readiness)
+        .around(move |inner, request| edge::answer(clock.clone(), inner, request))
+        // The type of the whole is one that `tokio::spawn` cannot see through; boxed, it can.
+        .boxed()
+}
+
+/// The specification (OpenAPI 3.0) that `/openapi.json` serves. Needs no database.
+pub fn specification() -> serde_json::Value {
+    spec::document().clone()
+}

@@ -1,0 +1,162 @@
+//! What the command line says: help, version, and one line for everything that it cannot use.
+
+use std::process::{Command, Output};
+
+/// The binary in an environment of which it knows nothing.
+fn imgsrv(args: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_imgsrv"))
+        .env_clear()
+        .envs(variables.iter().copied())
+        .args(args)
+        .output()
+        .expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("output is UTF-8")
+}
+
+/// The line that a configuration is refused with.
+#[track_caller]
+fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
+    let output = imgsrv(args, variables);
+    assert_eq!(output.status.code(), Some(2), "{args:?} {variables:?}: {}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "");
+    let line = text(&output.stderr).strip_suffix('\n').expect("a line");
+    assert!(!line.contains('\n'), "more than one line: {line}");
+    line.to_owned()
+}
+
+#[test]
+fn help() {
+    insta::assert_snapshot!(text(&imgsrv(&["--help"], &[]).stdout));
+}
+
+#[test]
+fn help_shows_no_secret() {
+    let secrets = [("IMGSRV_POSTGRES_URL", "postgres://u:hunter2@h/d"), ("IMGSRV_S3_SECRET_ACCESS_KEY", "hunter2")];
+    assert!(!text(&imgsrv(&["--help"], &secrets).stdout).contains("hunter2"));
+}
+
+#[test]
+fn version() {
+    let output = imgsrv(&["--version"], &[]);
+    assert_eq!(text(&output.stdout), concat!("imgsrv ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn the_specification_needs_nothing() {
+    let output = imgsrv(&["openapi"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let specification: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(specification["openapi"].as_str().expect("a version").starts_with("3."));
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    let lines: Vec<String> = [
+        &["--listen=8080"][..],
+        &["--listen=::1:8080"],
+        &["--shutdown-timeout=10"],
+        &["--log-format=xml"],
+        &["--verbosity=inof"],
+        &["--upload-ttl=0s"],
+        &["--upload-ttl=999999999h"],
+        &["--workers=-1"],
+        &["--workers=many"],
+        &["--transfer-memory=1GB"],
+        &["--min-free=half"],
+        &["--cas-promotion-enabled=maybe"],
+        &["--cas-promotion-error-backoff=2m", "serve"],
+        &["--postgres-url=mysql://h/d"],
+        &["--postgres-url"],
+        &["worker", "--workers=0"],
+        &["worker", "--cas-promotion-enabled=false"],
+        &["check", "--blob=sha256:12"],
+        &["--no-such-flag"],
+        &["fetch"],
+    ]
+    .into_iter()
+    .map(|args| format!("{}\n    {}", args.join(" "), refused(args, &[])))
+    .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn a_variable_is_as_good_as_a_flag() {
+    for (variable, value, flag) in [
+        ("IMGSRV_LISTEN", "nowhere", "--listen:"),
+        ("IMGSRV_UPLOAD_TTL", "1 day", "--upload-ttl:"),
+        ("IMGSRV_LOG_FORMAT", "xml", "--log-format:"),
+        ("IMGSRV_S3_ENDPOINT", "s3.example.org", "--s3-endpoint:"),
+        ("IMGSRV_METRICS_LISTEN", "127.0.0.1:9464", "--metrics-listen:"),
+    ] {
+        let line = refused(&["serve"], &[(variable, value)]);
+        assert!(line.starts_with(&format!("error: {flag}")), "{line}");
+    }
+}
+
+#[test]
+fn a_feature_to_come_is_refused() {
+    for flag in [
+        "metrics-listen",
+        "metrics-path",
+        "s3-endpoint",
+        "s3-bucket",
+        "s3-access-key-id",
+        "s3-secret-access-key",
+        "s3-session-token",
+        "s3-region",
+        "s3-use-tls",
+        "s3-path-style",
+        "s3-checksum",
+        "tls-cert-file",
+        "tls-key-file",
+        "oidc-allow-loopback-http",
+    ] {
+        for args in [vec![format!("--{flag}=x")], vec!["serve".to_owned(), format!("--{flag}"), "x".to_owned()]] {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            assert_eq!(refused(&args, &[]), format!("error: --{flag}: not supported by this version"));
+        }
+    }
+}
+
+#[test]
+fn an_empty_variable_asks_for_no_feature() {
+    let variables = [("IMGSRV_METRICS_LISTEN", ""), ("IMGSRV_S3_ENDPOINT", ""), ("IMGSRV_TLS_CERT_FILE", "")];
+    assert_eq!(imgsrv(&["openapi"], &variables).status.code(), Some(0));
+}
+
+#[test]
+fn a_refusal_does_not_repeat_a_secret() {
+    for url in ["postgres://u:hunter2@h:port/d", "postgres://u:hunter2@h/d?sslmode=hunter2", "pg://u:hunter2@h/d"] {
+        for line in [refused(&["--postgres-url", url], &[]), refused(&[], &[("IMGSRV_POSTGRES_URL", url)])] {
+            assert!(line.starts_with("error: --postgres-url: "), "{line}");
+            assert!(!line.contains("hunter2"), "{line}");
+        }
+    }
+    for args in [
+        &["--s3-secret-access-key=hunter2"][..],
+        &["--s3-secret-acces-key=hunter2"],
+        &["--postgres-urll=postgres://u:hunter2@h/d"],
+        &["postgres://u:hunter2@h/d"],
+        &["serve", "postgres://u:hunter2@h/d"],
+        &["check", "hunter2"],
+    ] {
+        let line = refused(args, &[]);
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_one_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("none");
+    for args in [&["check"][..], &["bootstrap-token"], &["worker"]] {
+        let output = imgsrv(args, &[("IMGSRV_DATA_DIR", missing.to_str().expect("UTF-8"))]);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert_eq!(text(&output.stderr).lines().count(), 1, "{}", text(&output.stderr));
+        assert!(!missing.exists(), "{args:?} made something");
+    }
+}

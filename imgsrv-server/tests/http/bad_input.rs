@@ -1,0 +1,172 @@
+//! Bad luck below HTTP: what is no request, or half of one, harms nobody else.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::server::{Server, send};
+
+pub(crate) fn connect(server: &Server) -> TcpStream {
+    let connection = TcpStream::connect(server.url.trim_start_matches("http://")).expect("a connection");
+    connection.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    connection
+}
+
+/// Sends bytes as they are; what comes back before the server closes.
+pub(crate) fn raw(server: &Server, request: &[u8]) -> String {
+    let mut connection = connect(server);
+    connection.write_all(request).ok();
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    // A reset may follow the answer.
+    while let Ok(read @ 1..) = connection.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..read]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// What has come back once this text is in it.
+pub(crate) fn read_until(connection: &mut TcpStream, text: &str) -> String {
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while !String::from_utf8_lossy(&answer).contains(text) {
+        connection.read_exact(&mut byte).unwrap_or_else(|err| panic!("{err}: {}", String::from_utf8_lossy(&answer)));
+        answer.push(byte[0]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_stand_in_line_are_answered_in_order() {
+    let server = Server::start();
+    let get = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-request-id: {path}\r\n{more}\r\n");
+    let line = [get("/healthz", ""), get("/nowhere", ""), get("/v1/images", "connection: close\r\n")].concat();
+    let answers = raw(&server, line.as_bytes());
+    let found: Vec<_> =
+        ["204", "404", "200"].iter().map(|status| answers.find(&format!("HTTP/1.1 {status} "))).collect();
+    assert!(found.iter().all(Option::is_some) && found.is_sorted(), "{answers}");
+    let ids: Vec<_> =
+        ["/healthz", "/nowhere", "/v1/images"].iter().map(|id| answers.find(&format!("x-request-id: {id}"))).collect();
+    assert!(ids.iter().all(Option::is_some) && ids.is_sorted(), "{answers}");
+
+    let old = raw(&server, b"GET /v1/images HTTP/1.0\r\n\r\n");
+    assert!(old.starts_with("HTTP/1.0 200 ") && old.ends_with("{\"images\":[]}"), "{old}");
+    let absolute = raw(&server, b"GET http://x/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert!(absolute.starts_with("HTTP/1.1 204 "), "{absolute}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_is_refused_and_the_next_one_is_answered() {
+    let server = Server::start();
+    let token = server.writer().await.token.expect("a token");
+    let post = |framing: &str, body: &str| {
+        format!(
+            "POST /v1/images HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+             connection: close\r\n{framing}\r\n\r\n{body}"
+        )
+    };
+    let header = format!("GET / HTTP/1.1\r\nhost: x\r\nlarge: {}\r\n\r\n", "x".repeat(1 << 20));
+    let headers = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(5000));
+    let line = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(1 << 20));
+    for request in [
+        &b"\0\0\0\0\r\n\r\n"[..],
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx: \0\r\n\r\n",
+        b"GET  / HTTP/1.1\r\nhost: x\r\n\r\n",
+        header.as_bytes(),
+        headers.as_bytes(),
+        line.as_bytes(),
+        post("content-length: 14\r\ncontent-length: 15", "{\"name\":\"a-1\"}").as_bytes(),
+        post("content-length: -1", "{}").as_bytes(),
+        post("content-length: 99999999999999999999999", "{}").as_bytes(),
+        post("transfer-encoding: gzip", "{}").as_bytes(),
+        post("transfer-encoding: chunked", "x\r\n{}\r\n0\r\n\r\n").as_bytes(),
+        post("transfer-encoding: chunked", "FFFFFFFFFFFFFFFFF\r\n{}").as_bytes(),
+    ] {
+        let answer = raw_and_done(&server, request);
+        let shown = String::from_utf8_lossy(&request[..request.len().min(80)]).into_owned();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{shown:?}: {answer}");
+        assert_eq!(server.anonymous().get("/healthz").await.status, 204, "after {shown:?}");
+    }
+    // Of both framings the chunks count (RFC 9112 §6.3), or neither: never the length, which would smuggle a request.
+    let both = "content-length: 4\r\ntransfer-encoding: chunked";
+    let answer = raw_and_done(&server, post(both, "e\r\n{\"name\":\"b-1\"}\r\n0\r\n\r\n").as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+}
+
+/// The same, with the client's side closed: a server that waits for more bytes learns that none come.
+fn raw_and_done(server: &Server, request: &[u8]) -> String {
+    let mut connection = connect(server);
+    connection.write_all(request).ok();
+    connection.shutdown(Shutdown::Write).ok();
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = connection.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..read]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_leave_at_every_byte_of_a_request() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    let token = writer.token.clone().expect("a token");
+    let body = "{\"name\":\"left\"}";
+    let whole = format!(
+        "POST /v1/images HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for end in (0..whole.len()).step_by(7) {
+        connect(&server).write_all(&whole.as_bytes()[..end]).expect("sent");
+    }
+    writer.get("/v1/images/left").await.problem(404, "not-found");
+    // Whoever leaves with the last byte may have made the image, and may ask again.
+    connect(&server).write_all(whole.as_bytes()).expect("sent");
+    let again = writer.post("/v1/images", json!({"name": "left"})).await;
+    assert!([201, 409].contains(&again.status.as_u16()), "{}", again.text());
+    assert_eq!(writer.get("/v1/images").await.ok()["images"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_is_out_to_harm() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    let post = |body: Vec<u8>| {
+        writer.request(Method::POST, "/v1/images").header("content-type", "application/json").body(body)
+    };
+    for body in [
+        b"{\"name\": \"\xff\"}".to_vec(),
+        b"\xef\xbb\xbf".to_vec(),
+        b"{\"name\": \"a\\u0000\"}".to_vec(),
+        b"{\"name\": \"\\ud800\"}".to_vec(),
+        b"{\"name\": \"a\"} {}".to_vec(),
+        b"{\"name\": \"a\", \"display_name\": \"x\\u0000\"}".to_vec(),
+        b"{\"name\": 1e999}".to_vec(),
+        [vec![b'['; 500_000], vec![b']'; 500_000]].concat(),
+        "{\"name\":".repeat(100_000).into_bytes(),
+    ] {
+        send(post(body)).await.problem(400, "invalid");
+    }
+    let uploads =
+        |size: &str| format!("{{\"expected_digest\": \"sha256:{}\", \"expected_size_bytes\": {size}}}", "0".repeat(64));
+    for size in ["9223372036854775808", "-1", "1.5", "1e3", "\"1\"", "null", "true"] {
+        let request = writer.request(Method::POST, "/v1/uploads").header("content-type", "application/json");
+        send(request.body(uploads(size))).await.problem(400, "invalid");
+    }
+    assert_eq!(writer.get("/v1/images").await.ok()["images"], json!([]));
+    for query in ["limit=1&limit=2", "limit=%ff", "cursor=%00", "limit=99999999999999999999", "limit"] {
+        let answer = writer.get(&format!("/v1/images?{query}")).await;
+        assert!(
+            answer.status == 400 || (query == "limit=1&limit=2" && answer.status == 200),
+            "{query}: {}",
+            answer.text()
+        );
+    }
+}

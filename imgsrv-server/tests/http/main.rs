@@ -1,0 +1,22 @@
+//! Stories told to the built program over TCP, on the embedded default: SQLite and a folder.
+
+#![allow(clippy::pedantic, clippy::style, clippy::complexity, clippy::perf, reason = "a test is read, not called")]
+
+mod authorization;
+mod bad_input;
+mod catalog;
+mod coverage;
+mod crash;
+mod disk;
+mod downloads;
+mod durability;
+mod identity;
+mod postgres;
+mod problems;
+mod publishing;
+mod reading;
+mod refusals;
+mod releasing;
+mod server;
+mod stopping;
+mod uploads;

@@ -1,0 +1,38 @@
+//! Two nodes on PostgreSQL and a shared folder.
+
+use imgsrv_core::testing::Postgres;
+
+use crate::server::{Api, Folder, Server, bytes};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_start_on_an_empty_database_and_share_the_work() {
+    let postgres = Postgres::start().expect("PostgreSQL");
+    postgres.create_database("imgsrv").expect("a database");
+    let url = postgres.url("imgsrv");
+    let folder = Folder::new();
+    let start = || {
+        let (folder, url) = (folder.clone(), url.clone());
+        std::thread::spawn(move || Server::start_in(folder, &["--postgres-url", &url]))
+    };
+    let [one, two] = [start(), start()].map(|starting| starting.join().expect("a server"));
+    let tokens: Vec<_> = [&one, &two].into_iter().filter_map(|server| server.token.clone()).collect();
+    assert_eq!(tokens.len(), 1, "one bootstrap token between them");
+
+    let token = Api::new(&one.url, tokens.first().cloned()).new_token("content-writer").await;
+    let [first, second] = [&one, &two].map(|server| Api::new(&server.url, Some(token.clone())));
+    let whole = bytes(1, (5 << 20) + 10);
+    let upload = first.begin(&whole).await["id"].as_str().expect("an id").to_owned();
+    let parts = [
+        second.put_part(&upload, 1, whole[..5 << 20].to_vec()).await.ok(),
+        first.put_part(&upload, 2, whole[5 << 20..].to_vec()).await.ok(),
+    ];
+    assert_eq!(second.complete(&upload, &parts).await.ok()["state"], "ready");
+    let artifact = first.release("debian", "1.0", &whole).await;
+    let path = format!("/v1/images/debian/versions/1.0/artifacts/{artifact}/download");
+    assert_eq!(two.anonymous().get(&path).await.body, whole);
+
+    let left = one.kill();
+    second.release("debian", "2.0", b"the other node goes on").await;
+    drop(left);
+    two.stop();
+}

@@ -1,0 +1,196 @@
+//! Problems: on every path, whatever is wrong.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::bad_input::raw;
+use crate::server::{Api, Server, digest, send};
+
+/// Every path of the specification that is there, with its methods; names stand for what `published` has made.
+async fn paths(server: &Server) -> Vec<(String, Vec<String>)> {
+    let (manager, writer) = (server.manager(), server.writer().await);
+    writer.upload(b"bytes").await;
+    writer.post("/v1/images", json!({"name": "debian"})).await.created();
+    writer.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.created();
+    let artifact = json!({
+        "operating_system": "linux", "architecture": "amd64", "format": "raw",
+        "primary_blob_digest": digest(b"bytes"), "primary_blob_size_bytes": 5, "primary_media_type": "a/b",
+    });
+    let path = "/v1/images/debian/versions/1.0/artifacts";
+    let artifact = writer.post(path, artifact).await.created()["id"].as_str().expect("an id").to_owned();
+    let attachment = json!({"name": "a", "media_type": "a/b", "blob_digest": digest(b"bytes"), "blob_size_bytes": 5});
+    let attachment = writer.post(&format!("{path}/{artifact}/attachments"), attachment).await.created();
+    let job = writer.publish("debian", "1.0").await;
+    writer.put("/v1/images/debian/aliases/latest", json!({"version": "1.0"})).await.ok();
+    let uploads = writer.get("/v1/uploads").await.ok();
+    let principals = manager.get("/v1/auth/principals").await.ok();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let names = [
+        ("upload_id", text(&uploads["uploads"][0]["id"])),
+        ("number", "1".to_owned()),
+        ("digest", digest(b"bytes")),
+        ("image", "debian".to_owned()),
+        ("version", "1.0".to_owned()),
+        ("artifact_id", artifact),
+        ("attachment_id", text(&attachment["id"])),
+        ("alias", "latest".to_owned()),
+        ("reference", "latest".to_owned()),
+        ("job_id", text(&job["id"])),
+        ("principal", text(&principals["principals"][0]["id"])),
+        ("role", "content-writer".to_owned()),
+        ("token", "none".to_owned()),
+    ];
+    let document = imgsrv_server::specification();
+    let paths = document["paths"].as_object().expect("paths").iter().map(|(path, item)| {
+        let path = names.iter().fold(path.clone(), |path, (name, value)| path.replace(&format!("{{{name}}}"), value));
+        assert!(!path.contains('{'), "{path}: what does it stand for?");
+        (path, item.as_object().expect("operations").keys().map(|method| method.to_uppercase()).collect())
+    });
+    paths.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_every_path() {
+    let server = Server::start();
+    let (manager, writer) = (server.manager(), server.writer().await);
+    for (path, methods) in paths(&server).await {
+        let api = if path.starts_with("/v1/auth/") { &manager } else { &writer };
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
+            let known = methods.iter().any(|known| known == method || (method == "HEAD" && known == "GET"));
+            if known {
+                continue;
+            }
+            let answer = send(api.request(method.parse().expect("a method"), &path)).await;
+            assert_eq!(answer.status, 405, "{method} {path}");
+            let mut allowed: Vec<_> = answer.header("allow").split(", ").map(str::to_owned).collect();
+            let mut expected = methods.clone();
+            expected.extend(methods.iter().any(|method| method == "GET").then(|| "HEAD".to_owned()));
+            allowed.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(allowed, expected, "{path}");
+        }
+        for other in [format!("{path}/"), format!("{path}//"), format!("/{path}"), format!("{path}%2f")] {
+            let answer = api.get(&other).await;
+            assert!([400, 404, 405].contains(&answer.status.as_u16()), "{other}: {}", answer.status);
+            if other.ends_with('/') {
+                answer.problem(404, "not-found");
+            }
+        }
+        if methods.iter().any(|method| method == "GET") {
+            let (get, head) = (api.get(&path).await, send(api.request(Method::HEAD, &path)).await);
+            assert!(get.status.is_success(), "{path}: {}", get.text());
+            assert_eq!((head.status, head.body.len()), (get.status, 0), "{path}");
+            for header in ["content-type", "etag", "cache-control", "vary"] {
+                assert_eq!(head.header(header), get.header(header), "HEAD {path}: {header}");
+            }
+            // The length may be left out of the answer to a HEAD, but not be another (RFC 9110 §9.3.2).
+            assert!(["", get.header("content-length")].contains(&head.header("content-length")), "HEAD {path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_of_a_megabyte_and_one_byte_more() {
+    let server = Server::start();
+    let (manager, writer) = (server.manager(), server.writer().await);
+    let body = |size: usize| {
+        let start = "{\"name\": \"large\"";
+        format!("{start}{}}}", " ".repeat(size - start.len() - 1))
+    };
+    let post = |content_type: &'static str, body: String| {
+        send(writer.request(Method::POST, "/v1/images").header("content-type", content_type).body(body))
+    };
+    assert_eq!(post("application/json", body(1 << 20)).await.status, 201);
+    assert_eq!(post("application/json; charset=utf-8", "{\"name\": \"a\"}".to_owned()).await.status, 201);
+    for other in
+        ["text/plain", "application/x-www-form-urlencoded", "application/octet-stream", "application/jsonx", "nonsense"]
+    {
+        post(other, "{\"name\": \"b\"}".to_owned()).await.problem(415, "unsupported-media-type");
+    }
+    let bare = send(writer.request(Method::POST, "/v1/images").body("{\"name\": \"b\"}")).await;
+    assert!([400, 415].contains(&bare.status.as_u16()), "{}", bare.text());
+    // Just what is read is sent: bytes that nobody reads may cost the client the answer.
+    let head = |api: &Api, framing: &str| {
+        let token = api.token.as_deref().expect("a token");
+        format!(
+            "POST /v1/images HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+             connection: close\r\n{framing}\r\n\r\n"
+        )
+    };
+    let declared = raw(&server, head(&writer, "content-length: 1048577").as_bytes());
+    assert!(declared.starts_with("HTTP/1.1 413 ") && declared.contains("urn:imgsrv:problem:too-large"), "{declared}");
+    // Whose right is missing is told that, not how large a body may be.
+    let nobody = raw(&server, head(&manager, "content-length: 1048577").as_bytes());
+    assert!(nobody.starts_with("HTTP/1.1 403 "), "{nobody}");
+    let chunk = format!("100001\r\n{}\r\n", " ".repeat((1 << 20) + 1));
+    let chunked = raw(&server, [head(&writer, "transfer-encoding: chunked"), chunk].concat().as_bytes());
+    assert!(chunked.starts_with("HTTP/1.1 413 "), "{chunked}");
+    writer.get("/v1/images/b").await.problem(404, "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_try_to_be_others() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    writer.release("debian", "1.0", b"x").await;
+    let token = writer.token.clone().expect("a token");
+    for path in [
+        "/v1/images/..%2f..%2fetc%2fpasswd",
+        "/v1/images/%2e%2e",
+        "/v1/images/../images/debian/",
+        "/v1/images/debian/../../../../etc/passwd",
+        "/v1/images/./debian",
+        "/v1/images/debian%00",
+        "/v1/images/%ff",
+        "/v1/images/%",
+        "/v1/images/%zz",
+        "/v1/images/debian;x",
+        "/v1/images/debian%3fstate=draft",
+        "/v1/images//versions",
+        "/v1/images/debian/versions/1.0/artifacts/..",
+        "/V1/images",
+        "//v1/images",
+        "/v1/blobs/sha256:../../../../etc/passwd",
+        "/docs/../docs",
+    ] {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
+        let answer = raw(&server, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
+        assert!(answer.contains("content-type: application/problem+json"), "{path}: {answer}");
+    }
+    // An encoded name is the same name.
+    assert_eq!(writer.get("/v1/images/%64ebian").await.ok()["name"], "debian");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_of_a_request_is_on_every_answer() {
+    let server = Server::start();
+    let api = server.anonymous();
+    let longest = "~".repeat(128);
+    for path in ["/v1/images", "/nowhere", "/v1/uploads", "/v1/images/A", "/healthz", "/docs"] {
+        let answer = send(api.request(Method::GET, path).header("x-request-id", &longest)).await;
+        assert_eq!(answer.header("x-request-id"), longest, "{path}");
+    }
+    let (one, two) = (api.get("/healthz").await, api.get("/healthz").await);
+    assert_ne!(one.header("x-request-id"), two.header("x-request-id"));
+    let odd = b"GET /nowhere HTTP/1.1\r\nhost: x\r\nx-request-id: \xc3\xa9\r\nconnection: close\r\n\r\n";
+    let answer = raw(&server, odd);
+    let id = answer.split("x-request-id: ").nth(1).and_then(|rest| rest.split("\r\n").next()).expect("an id");
+    assert_eq!(id.len(), 36, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_names_what_does_not_work() {
+    let server = Server::start();
+    let objects = server.folder.path().join("data/objects");
+    std::fs::remove_dir_all(&objects).expect("the store");
+    std::fs::write(&objects, "in the way").expect("a file");
+    let api = server.anonymous();
+    let problem = api.get("/readyz").await.problem(503, "unavailable");
+    let detail = problem["detail"].as_str().expect("a detail");
+    assert!(detail.contains("store") && !detail.contains("database") && !detail.contains('/'), "{detail}");
+    assert_eq!(api.get("/healthz").await.status, 204);
+    std::fs::remove_file(&objects).expect("the file");
+    assert_eq!(api.get("/readyz").await.status, 204, "and again when it does");
+}

@@ -1,0 +1,246 @@
+//! From nothing to a release: the whole walk, and the rules of each step.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::server::{Answer, Api, Folder, Server, bytes, digest, send};
+
+async fn post(api: &Api, path: &str) -> Answer {
+    send(api.request(Method::POST, path)).await
+}
+
+/// Members that have no value are left out, and times are UTC.
+fn check_shape(value: &Value) {
+    match value {
+        Value::Null => panic!("null"),
+        Value::Array(items) => items.iter().for_each(check_shape),
+        Value::Object(members) => {
+            for (name, member) in members {
+                check_shape(member);
+                if name.ends_with("_at") {
+                    assert!(member.as_str().is_some_and(|time| time.ends_with('Z')), "{name}: {member}");
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_walk() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    let (disk, metadata) = (bytes(1, 300_000), bytes(2, 1000));
+    let image = json!({"name": "debian", "display_name": "Debian", "description": "With cloud-init"});
+    let image = writer.post("/v1/images", image).await.created();
+    check_shape(&image);
+    writer.post("/v1/images", json!({"name": "debian"})).await.problem(409, "already-exists");
+    writer.post("/v1/images/nothing/versions", json!({"version": "1.0"})).await.problem(404, "not-found");
+    let version = writer.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.created();
+    assert_eq!((&version["state"], &version["image_id"]), (&json!("draft"), &image["id"]));
+    assert!(version.get("published_at").is_none());
+    writer.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.problem(409, "already-exists");
+
+    let base = "/v1/images/debian/versions/1.0";
+    post(&writer, &format!("{base}/publish")).await.problem(412, "not-publishable");
+    let artifact = json!({
+        "operating_system": "linux", "architecture": "amd64", "format": "qcow2",
+        "primary_blob_digest": digest(&disk), "primary_blob_size_bytes": disk.len(),
+        "primary_media_type": "application/x-qemu-disk",
+    });
+    let added = writer.post(&format!("{base}/artifacts"), artifact.clone()).await.created();
+    assert_eq!(added["variant"], "default");
+    check_shape(&added);
+    writer.post(&format!("{base}/artifacts"), artifact.clone()).await.problem(409, "already-exists");
+    let id = added["id"].as_str().expect("an id").to_owned();
+    let attachment = json!({
+        "name": "incus.tar.xz", "media_type": "application/x-incus-metadata",
+        "blob_digest": digest(&metadata), "blob_size_bytes": metadata.len(),
+    });
+    let attachments = format!("{base}/artifacts/{id}/attachments");
+    let attached = writer.post(&attachments, attachment.clone()).await.created();
+    writer.post(&attachments, attachment.clone()).await.problem(409, "already-exists");
+
+    let missing = post(&writer, &format!("{base}/publish")).await.problem(412, "not-publishable");
+    assert_eq!(missing["errors"].as_array().map(Vec::len), Some(2), "{missing}");
+    assert!(missing["errors"][0]["field"].as_str().is_some_and(|field| field.starts_with("artifacts/")), "{missing}");
+    writer.upload(&disk).await;
+    writer.upload(&metadata).await;
+    writer.put("/v1/images/debian/aliases/latest", json!({"version": "1.0"})).await.problem(412, "wrong-state");
+
+    let job = post(&writer, &format!("{base}/publish")).await;
+    assert_eq!(job.status, StatusCode::ACCEPTED);
+    let job = job.json();
+    assert_eq!(job["id"], job["job_id"]);
+    let done = writer.wait_for_job(job["id"].as_str().expect("an id")).await;
+    assert_eq!(done["state"], "succeeded", "{done}");
+    check_shape(&done);
+    let steps: Vec<_> = done["steps"]
+        .as_array()
+        .expect("steps")
+        .iter()
+        .map(|step| (&step["name"], &step["sequence"], &step["state"], &step["attempt_count"]))
+        .collect();
+    let expected = [("validate_catalog", 10), ("incus_index", 20), ("finalize_publish", 30)]
+        .map(|(name, place)| (json!(name), json!(place)));
+    for (step, (name, place)) in steps.iter().zip(&expected) {
+        assert_eq!(step, &(name, place, &json!("succeeded"), &json!(1)));
+    }
+    assert_eq!(
+        post(&writer, &format!("{base}/publish")).await.json()["id"],
+        job["id"],
+        "published: the job that did it"
+    );
+
+    for (answer, what) in [
+        (writer.post(&format!("{base}/artifacts"), artifact).await, "an edit, before its uniqueness"),
+        (writer.post(&attachments, attachment).await, "an attachment"),
+        (writer.delete(&format!("{base}/artifacts/{id}")).await, "a removal"),
+        (writer.delete(&format!("{attachments}/{}", attached["id"].as_str().expect("an id"))).await, "a removal"),
+        (writer.delete(base).await, "the version"),
+        (post(&writer, &format!("/v1/publish-jobs/{}/retry", job["id"].as_str().expect("an id"))).await, "a retry"),
+        (post(&writer, &format!("/v1/publish-jobs/{}/abandon", job["id"].as_str().expect("an id"))).await, "giving up"),
+    ] {
+        assert_eq!(answer.problem(412, "wrong-state")["status"], 412, "{what}");
+    }
+    writer.delete("/v1/images/debian").await.problem(412, "not-empty");
+
+    let reader = server.anonymous();
+    let manifest = reader.get(base).await.ok();
+    check_shape(&manifest);
+    assert_eq!(manifest["artifacts"][0]["artifact"]["id"], json!(id));
+    assert_eq!(manifest["artifacts"][0]["attachments"][0]["name"], "incus.tar.xz");
+    assert_eq!(manifest["version"]["state"], "published");
+    let file = reader.get(&format!("{attachments}/{}/download", attached["id"].as_str().expect("an id"))).await;
+    assert_eq!(
+        (file.status.as_u16(), file.header("content-type"), &file.body),
+        (200, "application/x-incus-metadata", &metadata)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aliases_references_and_lists() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    for (version, content) in [("1.0", b"one"), ("2.0", b"two"), ("latest", b"six")] {
+        writer.release("debian", version, content).await;
+    }
+    let aliases = "/v1/images/debian/aliases";
+    let first = writer.put(&format!("{aliases}/stable"), json!({"version": "1.0"})).await.ok();
+    let moved = writer.put(&format!("{aliases}/stable"), json!({"version": "2.0"})).await.ok();
+    assert_eq!(
+        (&moved["id"], &moved["created_at"], &moved["version"]),
+        (&first["id"], &first["created_at"], &json!("2.0"))
+    );
+    writer.put(&format!("{aliases}/latest"), json!({"version": "1.0"})).await.ok();
+    writer.put(&format!("{aliases}/stable"), json!({"version": "9.0"})).await.problem(404, "not-found");
+
+    let reader = server.anonymous();
+    let refs = "/v1/images/debian/refs";
+    assert_eq!(reader.get(&format!("{refs}/stable")).await.ok()["version"], "2.0");
+    assert_eq!(reader.get(&format!("{refs}/latest")).await.ok()["version"], "latest", "a version wins over an alias");
+    reader.get(&format!("{refs}/nothing")).await.problem(404, "not-found");
+
+    let versions = "/v1/images/debian/versions";
+    let all = reader.get(versions).await.ok();
+    let names = |list: &Value| -> Vec<String> {
+        list["versions"]
+            .as_array()
+            .expect("versions")
+            .iter()
+            .map(|one| one["version"].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    assert_eq!(names(&all), ["latest", "2.0", "1.0"], "newest first");
+    assert!(all.get("next_cursor").is_none());
+    let mut paged = Vec::new();
+    let mut path = format!("{versions}?limit=1");
+    loop {
+        let page = reader.get(&path).await.ok();
+        paged.extend(names(&page));
+        match page["next_cursor"].as_str() {
+            Some(cursor) => path = format!("{versions}?limit=1&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!(paged, names(&all));
+
+    assert_eq!(writer.delete(&format!("{aliases}/stable")).await.status, StatusCode::NO_CONTENT);
+    writer.delete(&format!("{aliases}/stable")).await.problem(404, "not-found");
+    assert_eq!(reader.get(aliases).await.ok()["aliases"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_wakes_the_worker_at_once() {
+    let server = Server::start_in(Folder::new(), &["--cas-promotion-poll-interval", "1h"]);
+    let writer = server.writer().await;
+    writer.release("debian", "1.0", b"one").await;
+    writer.release("debian", "2.0", b"two").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_nobody_runs_can_be_abandoned() {
+    let server = Server::start_in(Folder::new(), &["--cas-promotion-enabled", "false"]);
+    let writer = server.writer().await;
+    writer.draft("debian", "1.0", b"one").await;
+    let publish = "/v1/images/debian/versions/1.0/publish";
+    let job = post(&writer, publish).await.json();
+    assert_eq!(job["state"], "queued");
+    let path = format!("/v1/publish-jobs/{}", job["id"].as_str().expect("an id"));
+    for _ in 0..2 {
+        let abandoned = post(&writer, &format!("{path}/abandon")).await.ok();
+        assert_eq!((&abandoned["state"], &abandoned["failure_message"]), (&json!("failed"), &json!("abandoned")));
+    }
+    post(&writer, &format!("{path}/retry")).await.problem(412, "wrong-state");
+    assert_eq!(writer.get("/v1/images/debian/versions/1.0").await.ok()["version"]["state"], "draft");
+    assert_ne!(post(&writer, publish).await.json()["id"], job["id"], "publishing again makes a new job");
+    let server = Server::start_in(server.stop(), &[]);
+    let writer = Api::new(&server.url, writer.token.clone());
+    assert_eq!(writer.publish("debian", "1.0").await["state"], "succeeded", "what was queued goes on after a restart");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_in_parallel_and_the_rest_after_a_break() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    let whole = bytes(7, (20 << 20) + 5);
+    let upload = writer.begin(&whole).await["id"].as_str().expect("an id").to_owned();
+    let chunks: Vec<Vec<u8>> = whole.chunks(5 << 20).map(<[u8]>::to_vec).collect();
+    let sent = futures_util::future::join_all([4, 3, 1].map(|number: u32| {
+        let (writer, upload, chunk) = (writer.clone(), upload.clone(), chunks[number as usize - 1].clone());
+        async move { writer.put_part(&upload, number, chunk).await.ok() }
+    }))
+    .await;
+    assert_eq!(sent[0]["part_number"], 4);
+
+    let found = writer.get(&format!("/v1/uploads?expected_digest={}&state=uploading", digest(&whole))).await.ok();
+    assert_eq!(found["uploads"][0]["id"], json!(upload), "a rerun finds its session");
+    let stored = writer.get(&format!("/v1/uploads/{upload}/parts")).await.ok();
+    assert_eq!(stored["received_bytes"], 15 << 20);
+    let mut parts: Vec<Value> = Vec::new();
+    for part in stored["parts"].as_array().expect("parts") {
+        parts.push(json!({"part_number": part["number"], "etag": part["etag"], "size_bytes": part["size_bytes"]}));
+    }
+    // The same part twice at once: both are answered, one counts.
+    let (one, two) =
+        tokio::join!(writer.put_part(&upload, 2, chunks[1].clone()), writer.put_part(&upload, 2, chunks[1].clone()));
+    assert_eq!(one.ok()["etag"], two.ok()["etag"]);
+    parts.push(one.json());
+    let stale = writer.put_part(&upload, 5, vec![0; 5]).await.ok();
+    parts.push(stale);
+    writer.put_part(&upload, 5, chunks[4].clone()).await.ok();
+    let refused = writer.complete(&upload, &parts).await.problem(412, "part-mismatch");
+    assert_eq!(refused["errors"][0]["field"], "parts/5", "{refused}");
+    parts.pop();
+    parts.push(writer.put_part(&upload, 5, chunks[4].clone()).await.ok());
+    let completed = writer.complete(&upload, &parts).await.ok();
+    assert_eq!(completed["state"], "completed");
+    assert_eq!(writer.wait_for_upload(&upload).await["state"], "ready");
+
+    let wrong = writer.begin(&bytes(8, 1000)).await["id"].as_str().expect("an id").to_owned();
+    let part = writer.put_part(&wrong, 1, bytes(9, 1000)).await.ok();
+    let failed = writer.complete(&wrong, &[part]).await.ok();
+    assert_eq!(failed["state"], "failed");
+    assert!(failed["failure_reason"].as_str().is_some_and(|reason| reason.contains(&digest(&bytes(9, 1000)))));
+    writer.upload(&bytes(8, 1000)).await;
+}
