@@ -1,0 +1,33 @@
+# `just` lists the recipes; CI needs none of them.
+
+_list:
+    @just --list --unsorted
+
+# Start the server on SQLite and ./imgsrv-data
+run *flags:
+    cargo run --release -- {{ flags }}
+
+# Run every test
+test *filter:
+    cargo test --workspace {{ filter }}
+
+# Format, then lint
+lint:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+# Build the documentation of the crates
+docs *flags:
+    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps {{ flags }}
+
+# Rewrite the golden files from what the code makes now; review the diff
+golden:
+    UPDATE_GOLDEN=1 INSTA_UPDATE=always cargo test --workspace
+
+# Check licences, sources and known vulnerabilities of the dependencies (needs the network)
+deny:
+    cargo deny check
+
+# Every check of CI, in its order
+ci:
+    .ci/run
