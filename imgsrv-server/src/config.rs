@@ -191,7 +191,9 @@ impl fmt::Display for Listen {
 
 /// The URL of a PostgreSQL database. It may hold a password, so nothing prints it.
 #[derive(Clone)]
-pub(crate) struct PostgresUrl(String);
+pub(crate) struct PostgresUrl(
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only to say that it is of no use"))] String,
+);
 
 impl PostgresUrl {
     #[cfg(feature = "postgres")]

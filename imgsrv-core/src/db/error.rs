@@ -5,6 +5,7 @@ use sea_orm::DbErr;
 use crate::Error;
 
 enum Meaning {
+    #[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "drivers tell"))]
     Full,
     Unavailable,
     Bug,
