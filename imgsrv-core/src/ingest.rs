@@ -51,13 +51,16 @@ impl Engine {
             engine
                 .db()
                 .tx("begin_ingest", async |tx| {
-                    let held = jobs::hold(tx, &job, now).await?;
-                    if held && uploads::transition(tx, id, UploadEvent::IngestStarted, now).await? {
-                        engine
-                            .record(tx, Change::new(Subject::Upload, id, "ingest started").to(UploadState::Ingesting))
-                            .await?;
+                    if !jobs::hold(tx, &job, now).await? {
+                        return Ok(false);
                     }
-                    Ok(held)
+                    let before = uploads::get(tx, id).await?.state;
+                    let started = uploads::transition(tx, id, UploadEvent::IngestStarted, now).await?;
+                    if started && before != UploadState::Ingesting {
+                        let change = Change::new(Subject::Upload, id, "ingest started");
+                        engine.record(tx, change.from(before).to(UploadState::Ingesting)).await?;
+                    }
+                    Ok(true)
                 })
                 .await
         })
@@ -95,7 +98,9 @@ impl Engine {
                 .db()
                 .tx("fail_ingest", async |tx| {
                     if jobs::finish(tx, &job, JobOutcome::Failed, Some(&reason), now).await? {
-                        engine.fail_upload(tx, id, &reason).await?;
+                        // Only the job's holder moves a completed upload on, and this is it.
+                        let upload = uploads::get(tx, id).await?;
+                        engine.fail_upload(tx, &upload, &reason).await?;
                     }
                     Ok(())
                 })

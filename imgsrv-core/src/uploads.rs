@@ -167,7 +167,7 @@ impl Engine {
             return self.make_ready(tx, upload).await;
         }
         let reason = format!("the bytes have the digest {found}, expected was {}", upload.expected_digest);
-        self.fail_upload(tx, upload.id, &reason).await
+        self.fail_upload(tx, upload, &reason).await
     }
 
     async fn make_ready(&self, tx: &Tx, upload: &Upload) -> Result<()> {
@@ -182,11 +182,7 @@ impl Engine {
             // Another upload was faster: its bytes are the same, these are not needed.
             parts::all_attempts_lost(tx, id, now).await?;
         }
-        self.record(
-            tx,
-            Change::new(Subject::Upload, id, "verified").from(UploadState::Completed).to(UploadState::Ready),
-        )
-        .await
+        self.record(tx, Change::new(Subject::Upload, id, "verified").from(upload.state).to(UploadState::Ready)).await
     }
 
     /// Whether this upload's parts shall be the blob's segments.
@@ -212,14 +208,14 @@ impl Engine {
         Err(Error::changed_meanwhile("the blob"))
     }
 
-    pub(crate) async fn fail_upload(&self, tx: &Tx, id: UploadId, reason: &str) -> Result<()> {
-        let now = self.clock().now();
+    pub(crate) async fn fail_upload(&self, tx: &Tx, upload: &Upload, reason: &str) -> Result<()> {
+        let (now, id) = (self.clock().now(), upload.id);
         if !uploads::transition(tx, id, UploadEvent::Mismatched, now).await? {
             return Err(uploads::explain(tx, id, UploadEvent::Mismatched, now).await?);
         }
         uploads::set_failure(tx, id, reason).await?;
         parts::all_attempts_lost(tx, id, now).await?;
-        self.record(tx, Change::new(Subject::Upload, id, "failed").from(UploadState::Completed).to(reason)).await
+        self.record(tx, Change::new(Subject::Upload, id, "failed").from(upload.state).to(UploadState::Failed)).await
     }
 
     /// Gives a session up and frees its bytes. One that was given up before stays so.

@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use imgsrv_core::model::{BlobState, Digest, Scope, Subject, UploadState};
 use imgsrv_core::{Condition, Error};
 
-use crate::fixture::{Fixture, attachment, bytes, condition, listed, promise, read};
+use crate::fixture::{Fixture, PART, attachment, bytes, condition, listed, promise, read};
 
 crate::behaviours!(
     every_range_is_those_bytes,
@@ -22,6 +22,7 @@ crate::behaviours!(
     a_damaged_blob_whose_object_is_back_is_repaired,
     a_healed_blob_keeps_its_size,
     many_objects_are_checked_by_a_job,
+    bytes_that_are_lost_before_they_are_verified,
 );
 
 async fn every_range_is_those_bytes(f: &Fixture) {
@@ -275,5 +276,32 @@ async fn many_objects_are_checked_by_a_job(f: &Fixture) {
     assert_eq!(f.begin(&whole).await.state, UploadState::Ready, "the first 16 are there");
     f.engine.run_until_idle().await.expect("the check");
     assert_eq!(f.blob_state(&digest).await, BlobState::Damaged);
+    heal(f, &whole).await;
+}
+
+async fn bytes_that_are_lost_before_they_are_verified(f: &Fixture) {
+    let whole = bytes(16, PART + 10);
+    for lost in [".00001.", ".00002."] {
+        let upload = f.begin(&whole).await;
+        let second = f.part(upload.id, 2, &whole[PART..]).await.expect("a part");
+        let first = f.part(upload.id, 1, &whole[..PART]).await.expect("a part");
+        let list = vec![listed(&first), listed(&second)];
+        let upload = f.engine.complete_upload(upload.id, list).await.expect("complete");
+        assert_eq!(upload.state, UploadState::Completed);
+        let lost_key = format!("{}{lost}", upload.id);
+        let key = f.objects().await.into_iter().find(|key| key.contains(&lost_key)).expect("an object");
+        f.store.delete(&key).await.expect("an object less");
+        f.engine.run_until_idle().await.expect("jobs");
+        let upload = f.engine.get_upload(upload.id).await.expect("a session");
+        if lost == ".00001." {
+            // What the hash chain of the first part covers is not read again: a reader finds out.
+            assert_eq!(upload.state, UploadState::Ready);
+            f.read(&upload.expected_digest).await.expect_err("no bytes");
+            assert_eq!(f.blob_state(&upload.expected_digest).await, BlobState::Damaged);
+        } else {
+            assert_eq!(upload.state, UploadState::Failed);
+            assert!(upload.failure_reason.is_some_and(|reason| reason.contains("lost")));
+        }
+    }
     heal(f, &whole).await;
 }

@@ -4,13 +4,15 @@ use std::fmt::Debug;
 
 use chrono::TimeDelta;
 use imgsrv_core::model::{
-    AliasName, ArtifactId, AttachmentId, Cursor, ImageName, NewImage, Page, Paged, Reference, Scope, Subject,
+    AliasName, ArtifactId, AttachmentId, Cursor, Digest, ImageName, NewImage, Page, Paged, Reference, Scope, Subject,
     UploadFilter, VersionName, VersionState,
 };
 use imgsrv_core::{Condition, Error, Resource, Result};
 
 use crate::backend::Pair;
-use crate::fixture::{Fixture, artifact, attachment, blob_ref, bytes, condition, image, version};
+use crate::fixture::{
+    Fixture, PART, artifact, attachment, blob_ref, bytes, condition, image, listed, promise, version,
+};
 
 crate::behaviours!(
     an_image_is_made_once,
@@ -38,6 +40,7 @@ crate::behaviours!(
     a_version_wins_over_an_alias,
     what_the_public_sees_is_counted,
     every_change_is_written_down,
+    the_states_of_an_upload_are_written_down,
     an_edit_that_is_refused_leaves_no_event,
 );
 
@@ -661,6 +664,37 @@ async fn every_change_is_written_down(f: &Fixture) {
     assert_eq!(f.events(Subject::Blob, &digest).await.len(), 1);
     let newest = f.engine.events(Subject::Version, &version.to_string(), 2).await.expect("events");
     assert_eq!(newest.iter().map(|event| &*event.what).collect::<Vec<_>>(), ["published", "publish requested"]);
+}
+
+async fn the_states_of_an_upload_are_written_down(f: &Fixture) {
+    let states = async |id| {
+        let events = f.events(Subject::Upload, id).await;
+        let states = events.into_iter().filter(|event| !event.contains("part stored"));
+        states.map(|event| event.trim_start_matches("system:engine: ").to_owned()).collect::<Vec<_>>()
+    };
+    let whole = bytes(20, PART + 10);
+    for (parts, seed) in [([1, 2], 20), ([2, 1], 21), ([2, 1], 22)] {
+        let whole = if seed == 22 { whole.clone() } else { bytes(seed, PART + 10) };
+        let mut promise = promise(&whole);
+        if seed == 22 {
+            promise.expected_digest = Digest::of(b"something else");
+        }
+        let upload = f.engine.begin_upload(promise).await.expect("a session");
+        let mut list = Vec::new();
+        for at in parts {
+            let bytes = if at == 1 { &whole[..PART] } else { &whole[PART..] };
+            list.push(listed(&f.part(upload.id, at, bytes).await.expect("a part")));
+        }
+        f.engine.complete_upload(upload.id, list).await.expect("complete");
+        f.engine.run_until_idle().await.expect("jobs");
+        let (begun, completed) = ("begun [- → created]", "completed [uploading → completed]");
+        let ingest = "ingest started [completed → ingesting]";
+        match seed {
+            20 => assert_eq!(states(upload.id).await, [begun, completed, "verified [completed → ready]"]),
+            21 => assert_eq!(states(upload.id).await, [begun, completed, ingest, "verified [ingesting → ready]"]),
+            _ => assert_eq!(states(upload.id).await, [begun, completed, ingest, "failed [ingesting → failed]"]),
+        }
+    }
 }
 
 async fn an_edit_that_is_refused_leaves_no_event(f: &Fixture) {

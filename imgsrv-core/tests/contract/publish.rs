@@ -38,12 +38,12 @@ crate::behaviours!(
     abandoning_a_published_version_is_refused,
     a_lost_object_fails_the_job,
     an_object_that_is_lost_meanwhile_fails_the_job,
+    a_blob_that_is_damaged_at_the_last_moment,
     a_lease_is_renewed_while_the_work_goes_on,
     an_expired_lease_is_taken_over,
     a_late_failure_changes_nothing,
     five_expired_leases_are_a_crash_loop,
     a_node_without_the_step_gives_the_job_back,
-    a_stopping_node_gives_the_job_back,
     text_that_no_database_takes,
 );
 
@@ -624,6 +624,30 @@ async fn an_object_that_is_lost_meanwhile_fails_the_job(f: &Fixture) {
     f.tidy().await;
 }
 
+async fn a_blob_that_is_damaged_at_the_last_moment(f: &Fixture) {
+    let draft = draft(f).await;
+    let digest = Digest::of(&bytes(1, 100));
+    let damage = format!("update blobs set state = 'damaged' where digest = '{digest}'");
+    let (node, mut begun, go) = blocking(f, || Ok(None)).await;
+    let id = publish(&node, &draft).await.job.id;
+    let worker = tokio::spawn({
+        let node = node.clone();
+        async move { node.run_until_idle().await }
+    });
+    begun.recv().await.expect("it has begun");
+    f.sql(&damage).await.expect("a blob");
+    go.add_permits(1);
+    worker.await.expect("no panic").expect("jobs");
+    let failed = job(f, id).await;
+    assert_eq!((failed.job.state(), &*steps(&failed)[3]), (JobState::Failed, "finalize_publish 30 failed 1"));
+    assert!(failed.job.last_error.is_some_and(|reason| reason.contains(digest.as_ref())));
+    assert_eq!(f.version_state(&draft).await, VersionState::Publishing);
+    assert_eq!(f.engine.sweep().await.expect("a sweep").blobs_repaired, 1, "its object is there");
+    f.engine.retry_job(id).await.expect("a retry");
+    runs(&node, 1).await;
+    assert_eq!(f.version_state(&draft).await, VersionState::Published);
+}
+
 async fn a_lease_is_renewed_while_the_work_goes_on(f: &Fixture) {
     let draft = draft(f).await;
     let (begun, mut has_begun) = mpsc::unbounded_channel();
@@ -736,26 +760,6 @@ async fn a_node_without_the_step_gives_the_job_back(f: &Fixture) {
     f.clock.advance(TimeDelta::seconds(5));
     runs(&node, 1).await;
     assert_eq!(job(f, id).await.job.state(), JobState::Succeeded);
-}
-
-async fn a_stopping_node_gives_the_job_back(f: &Fixture) {
-    let draft = draft(f).await;
-    let (node, mut begun, go) = blocking(f, || Ok(None)).await;
-    let id = publish(&node, &draft).await.job.id;
-    let stop = tokio_util::sync::CancellationToken::new();
-    let running = tokio::spawn({
-        let (node, stop) = (node.clone(), stop.clone());
-        async move { node.run(stop).await }
-    });
-    begun.recv().await.expect("it has begun");
-    stop.cancel();
-    f.wait_until(async || job(f, id).await.job.state() == JobState::Queued).await;
-    running.await.expect("it has stopped");
-    assert_eq!(job(f, id).await.job.last_error, None, "a stop is no failure");
-    go.add_permits(1);
-    runs(&node, 1).await;
-    assert_eq!(job(f, id).await.job.state(), JobState::Succeeded);
-    assert_eq!(f.count("select sum(expired_leases) from jobs").await, 0);
 }
 
 async fn text_that_no_database_takes(f: &Fixture) {

@@ -45,6 +45,7 @@ crate::behaviours!(
     begin_and_delete,
     publish_and_delete_blob,
     many_jobs_are_claimed_once,
+    a_stopping_node_hands_its_job_over,
 );
 
 type Draft = (ImageName, VersionName);
@@ -617,4 +618,28 @@ async fn many_jobs_are_claimed_once(f: &Fixture) {
         20
     );
     assert_eq!(f.count("select count(*) from events where what = 'published'").await, 20);
+}
+
+/// Takes the five seconds that a stopping node gives its jobs; so it stands here, where it runs once.
+async fn a_stopping_node_hands_its_job_over(f: &Fixture) {
+    let draft = publishable(f, "1.0").await;
+    let (begun, mut has_begun) = mpsc::unbounded_channel();
+    let go = std::sync::Arc::new(Semaphore::new(0));
+    let node = f.node(Waits(begun.clone(), std::sync::Arc::clone(&go))).await;
+    let other = f.node(Waits(begun, std::sync::Arc::clone(&go))).await;
+    let job = node.publish_version(&draft.0, &draft.1).await.expect("a job").job.id;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { node.run(stop).await }
+    });
+    has_begun.recv().await.expect("it has begun");
+    stop.cancel();
+    running.await.expect("it has stopped");
+    let job = f.engine.get_job(job).await.expect("the job").job;
+    assert_eq!((job.state(), job.last_error), (JobState::Queued, None), "a stop is no failure");
+    go.add_permits(1);
+    assert_eq!(other.run_until_idle().await.expect("jobs").jobs, 1, "no lease has to expire first");
+    assert_eq!(f.version_state(&draft).await, VersionState::Published);
+    assert_eq!(f.count("select sum(expired_leases) from jobs").await, 0);
 }
