@@ -86,6 +86,7 @@ pub struct Builder {
     clock: Clock,
     settings: Settings,
     steps: Vec<Arc<dyn PublishStep>>,
+    probes: bool,
 }
 
 impl Builder {
@@ -116,6 +117,13 @@ impl Builder {
         self
     }
 
+    /// Does not touch the store before it is used. For tools that need the database only, and must work when the store
+    /// does not.
+    pub fn without_probe(mut self) -> Self {
+        self.probes = false;
+        self
+    }
+
     /// Checks that everything is as the engine needs it, and hands it out.
     ///
     /// # Errors
@@ -129,7 +137,9 @@ impl Builder {
         if self.clock.is_system() {
             check_clock(&db, &self.clock).await?;
         }
-        store.probe(self.clock.new_id()).await?;
+        if self.probes {
+            store.probe(self.clock.new_id()).await?;
+        }
         let budget = Budget::new(self.settings.transfer_memory);
         let inner = Inner {
             db,
@@ -184,6 +194,7 @@ impl Engine {
             clock: Clock::system(),
             settings: Settings::default(),
             steps: Vec::new(),
+            probes: true,
         }
     }
 

@@ -1,13 +1,18 @@
 //! What happens to a request's body before any handler sees it.
 
 use std::io;
+use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use poem::http::{HeaderValue, Method, header};
 use poem::{Body, Request, Result};
+use tokio::time::timeout;
 
 /// The most that a body may hold, except where it is the bytes of a part.
 pub(crate) const JSON_LIMIT: u64 = 1024 * 1024;
+
+/// A client that sends nothing of such a body for so long is gone. The bytes of a part have a limit of their own.
+const SILENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 #[error("the body is too large")]
@@ -42,12 +47,20 @@ fn is_part(path: &str) -> bool {
 fn limited(body: Body, declared: Option<u64>) -> Body {
     let declared_too_large = declared.filter(|length| *length > JSON_LIMIT).map(|_| Err(io::Error::other(TooLarge)));
     let mut seen = 0;
-    let counted = body.into_bytes_stream().map(move |chunk| {
+    let counted = unbroken(body.into_bytes_stream()).map(move |chunk| {
         let chunk = chunk?;
         seen += chunk.len() as u64;
         if seen > JSON_LIMIT { Err(io::Error::other(TooLarge)) } else { Ok(chunk) }
     });
     Body::from_bytes_stream(stream::iter(declared_too_large).chain(counted))
+}
+
+/// The same stream, ended by an error when it falls silent.
+fn unbroken<T>(chunks: impl Stream<Item = io::Result<T>> + Unpin) -> impl Stream<Item = io::Result<T>> {
+    stream::try_unfold(chunks, |mut chunks| async {
+        let chunk = timeout(SILENCE, chunks.next()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        Ok(chunk.transpose()?.map(|chunk| (chunk, chunks)))
+    })
 }
 
 /// Whether reading failed because the body is too large. The framework wraps the error of a body in others.
@@ -89,6 +102,15 @@ mod tests {
     async fn a_declared_length_is_enough_to_refuse() {
         assert!(refused(read(b"", Some(JSON_LIMIT + 1)).await));
         assert_eq!(read(b"{}", Some(2)).await.unwrap(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let stuck = stream::iter([Ok::<_, io::Error>(&b"{"[..])]).chain(stream::pending());
+        let begun = tokio::time::Instant::now();
+        let outcome = limited(Body::from_bytes_stream(stuck), None).into_bytes().await;
+        assert!(matches!(outcome, Err(ReadBodyError::Io(error)) if !is_too_large(&error)));
+        assert_eq!(begun.elapsed(), SILENCE);
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Cli {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => err.exit(),
             _ => Failure::Config(line(&err)),
         })?;
-        if let Some((flag, _)) = NOT_YET.iter().find(|(flag, _)| is_set(&matches, flag)) {
+        if let Some((flag, _)) = NOT_YET.iter().find(|(flag, _)| matches.contains_id(flag)) {
             return Err(Failure::Config(format!("--{flag}: not supported by this version")));
         }
         Self::from_arg_matches(&matches).map_err(|err| Failure::Config(line(&err)))
@@ -97,7 +97,9 @@ impl Cli {
             let arg = Arg::new(*flag).long(*flag).env(*variable).hide(true).hide_env_values(true).global(true);
             arg.num_args(0..=1).default_missing_value("true")
         });
-        Self::command().args(refused)
+        // An empty variable is how to leave one unset in a compose file.
+        let empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        Self::command().args(refused).mut_args(|arg| if empty(&arg) { arg.env(None::<&str>) } else { arg })
     }
 
     pub(crate) async fn run(self) -> Result<(), Failure> {
@@ -110,7 +112,7 @@ impl Cli {
             Command::Check { blob } => check(&config, blob).await,
             Command::Openapi => print(&format!("{:#}", imgsrv_server::specification())),
             Command::BootstrapToken => {
-                let engine = connect::engine(&config, Schema::Require).await?;
+                let engine = connect::engine_of_database(&config).await?;
                 print_token(&auth::issue_bootstrap_token(&engine).await?)
             }
         }
@@ -123,12 +125,13 @@ pub(crate) fn print_token(token: &auth::TokenText) -> Result<(), Failure> {
 }
 
 async fn check(config: &Config, blob: Option<Digest>) -> Result<(), Failure> {
-    let engine = connect::engine(config, Schema::Require).await?;
     let Some(digest) = blob else {
+        let engine = connect::engine(config, Schema::Require).await?;
         engine.check_database().await?;
         engine.check_store().await?;
         return print("ok");
     };
+    let engine = connect::engine_of_database(config).await?;
     let objects = engine.blob_objects(&digest).await?;
     let lines = objects.iter().map(|object| format!("{} {} {}", object.key, object.offset, object.size));
     match lines.collect::<Vec<_>>() {
@@ -141,11 +144,6 @@ async fn check(config: &Config, blob: Option<Digest>) -> Result<(), Failure> {
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|err| Failure::run(format!("standard output: {err}")))
-}
-
-fn is_set(matches: &clap::ArgMatches, flag: &str) -> bool {
-    // An empty variable is how to leave one unset in a compose file.
-    matches.get_one::<String>(flag).is_some_and(|value| !value.is_empty())
 }
 
 /// What clap has to say, in one line that names the flag and does not repeat its value: it may be a secret.

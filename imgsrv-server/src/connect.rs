@@ -7,7 +7,7 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use imgsrv_core::Engine;
+use imgsrv_core::{Builder, Engine};
 use imgsrv_migration::{Migrator, MigratorTrait};
 use opendal::Operator;
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, SqliteTransactionMode};
@@ -39,13 +39,22 @@ pub(crate) struct Database {
 
 /// An engine over the configured database and store.
 pub(crate) async fn engine(config: &Config, schema: Schema) -> Result<Engine, Failure> {
+    Ok(builder(config, schema).await?.build().await?)
+}
+
+/// An engine for a look at the database, whatever the store says.
+pub(crate) async fn engine_of_database(config: &Config) -> Result<Engine, Failure> {
+    Ok(builder(config, Schema::Require).await?.without_probe().build().await?)
+}
+
+async fn builder(config: &Config, schema: Schema) -> Result<Builder, Failure> {
     let settings = config.settings().map_err(Failure::Config)?;
     let Database { writer, reader } = database(config, schema).await?;
     let mut builder = Engine::builder(writer, store(config, schema)?).settings(settings);
     if let Some(reader) = reader {
         builder = builder.reader(reader);
     }
-    Ok(builder.build().await?)
+    Ok(builder)
 }
 
 /// The configured database.

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use imgsrv_core::Engine;
-use imgsrv_core::model::{Digest, MediaType};
+use imgsrv_core::model::{BlobRef, Digest, MediaType};
 use poem::http::{StatusCode, header};
 use poem::{Body, IntoResponse, Request, Response, ResponseBuilder};
 use poem_openapi::ApiResponse;
@@ -45,7 +45,13 @@ pub(crate) struct File<'a> {
     pub(crate) audience: Audience,
 }
 
-impl File<'_> {
+impl<'a> File<'a> {
+    /// A file of a published version.
+    pub(crate) fn published(blob: &'a BlobRef, modified: DateTime<Utc>, name: String) -> Self {
+        let (digest, size, media_type) = (&blob.digest, blob.size, Some(&blob.media_type));
+        Self { digest, size, media_type, modified, name, audience: Audience::Everybody }
+    }
+
     /// The answer to a request for this file.
     ///
     /// # Errors

@@ -1,13 +1,15 @@
 //! The HTTP face of [`imgsrv_core`]: routes, rights, errors and the specification.
 //!
-//! A program that has an engine mounts it in two lines:
+//! A program that has an engine mounts it in three lines:
 //!
 //! ```no_run
 //! # use std::sync::Arc;
 //! # use imgsrv_server::{Readiness, auth::Authenticator};
 //! # async fn serve(engine: imgsrv_core::Engine, authenticator: Arc<dyn Authenticator>) -> std::io::Result<()> {
 //! let app = imgsrv_server::app(engine, authenticator, Readiness::default());
-//! poem::Server::new(poem::listener::TcpListener::bind("127.0.0.1:8080")).run(app).await
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! imgsrv_server::serve(listener, app, std::future::pending(), std::time::Duration::ZERO).await;
+//! # Ok(())
 //! # }
 //! ```
 //!
@@ -19,6 +21,7 @@ mod api;
 mod body;
 mod caching;
 pub mod conditional;
+mod connections;
 pub mod content_digest;
 mod download;
 mod edge;
@@ -39,6 +42,7 @@ use poem::{EndpointExt, IntoEndpoint};
 
 pub use api::Readiness;
 use auth::Authenticator;
+pub use connections::serve;
 
 /// Every route, answering with the engine's data to whom the authenticator lets in.
 ///

@@ -3,7 +3,6 @@
 mod cli;
 mod config;
 mod connect;
-mod listener;
 mod serve;
 mod telemetry;
 

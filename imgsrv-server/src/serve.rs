@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use imgsrv_core::Engine;
 use imgsrv_server::{Readiness, auth};
-use poem::Server;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -15,10 +14,6 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Failure, print_token};
 use crate::config::{Config, Listen};
 use crate::connect::{self, Schema};
-use crate::listener::SteadyAcceptor;
-
-/// How long a connection may be silent between requests.
-const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Serves HTTP, and works in the background unless told not to, until the process is told to stop.
 pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
@@ -35,7 +30,6 @@ pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
     let mut background = Background::start(engine, config.idle_by().is_none());
 
     let address = listener.local_addr().map_err(|err| not_bound(&config.listen, &err))?;
-    let acceptor = SteadyAcceptor::new(listener).map_err(|err| not_bound(&config.listen, &err))?;
     tracing::info!(%address, node = config.node_name(), version = env!("CARGO_PKG_VERSION"), "listening");
 
     let mut crashed = false;
@@ -47,11 +41,7 @@ pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
         readiness.stop();
         background.stop.cancel();
     };
-    Server::new_with_acceptor(acceptor)
-        .idle_timeout(IDLE_TIMEOUT)
-        .run_with_graceful_shutdown(app, stop, Some(config.shutdown_timeout))
-        .await
-        .map_err(|err| Failure::run(format!("serving ended: {err}")))?;
+    imgsrv_server::serve(listener, app, stop, config.shutdown_timeout).await;
     if crashed { Err(background_ended()) } else { background.finish(config.shutdown_timeout).await }
 }
 

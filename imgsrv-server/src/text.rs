@@ -111,6 +111,39 @@ impl<T: model::Text> Type for Text<T> {
 
 string_conversions!([T: model::Text] Text<T>);
 
+/// Any text, and nothing but a text: the framework's own string takes numbers and booleans as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plain(pub(crate) String);
+
+impl Plain {
+    #[expect(clippy::unnecessary_wraps, reason = "what the conversions expect")]
+    fn parse(text: &str) -> Result<Self, model::InvalidText> {
+        Ok(Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+
+    const fn what() -> &'static str {
+        "text"
+    }
+}
+
+impl Type for Plain {
+    raw_is_self!();
+
+    fn name() -> Cow<'static, str> {
+        String::name()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        String::schema_ref()
+    }
+}
+
+string_conversions!([] Plain);
+
 /// An id that is a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Id<T>(pub(crate) T);
@@ -200,6 +233,14 @@ mod tests {
         assert!(Text::<ImageName>::parse_from_json(Some("debian-13".into())).is_ok());
         for bad in [None, Some(Value::Null), Some(1.into()), Some("".into()), Some("a/b".into())] {
             assert!(Text::<ImageName>::parse_from_json(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn a_plain_text_is_no_number() {
+        assert_eq!(Plain::parse_from_json(Some("".into())).unwrap(), Plain(String::new()));
+        for bad in [None, Some(Value::Null), Some(1.into()), Some(true.into()), Some(Vec::<Value>::new().into())] {
+            assert!(Plain::parse_from_json(bad).is_err());
         }
     }
 

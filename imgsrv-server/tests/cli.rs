@@ -123,8 +123,16 @@ fn a_feature_to_come_is_refused() {
 }
 
 #[test]
-fn an_empty_variable_asks_for_no_feature() {
-    let variables = [("IMGSRV_METRICS_LISTEN", ""), ("IMGSRV_S3_ENDPOINT", ""), ("IMGSRV_TLS_CERT_FILE", "")];
+fn an_empty_variable_is_none() {
+    let variables = [
+        ("IMGSRV_LISTEN", ""),
+        ("IMGSRV_POSTGRES_URL", ""),
+        ("IMGSRV_WORKERS", ""),
+        ("IMGSRV_CAS_PROMOTION_ENABLED", ""),
+        ("IMGSRV_METRICS_LISTEN", ""),
+        ("IMGSRV_S3_ENDPOINT", ""),
+        ("IMGSRV_TLS_CERT_FILE", ""),
+    ];
     assert_eq!(imgsrv(&["openapi"], &variables).status.code(), Some(0));
 }
 

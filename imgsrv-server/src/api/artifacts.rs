@@ -10,7 +10,7 @@ use poem_openapi::payload::Json;
 use super::respond::{Created, NoContent};
 use super::{Tag, page};
 use crate::caching::Cached;
-use crate::download::{Audience, Download, File};
+use crate::download::{Download, File};
 use crate::extract::{CanWriteContent, Reader};
 use crate::problem::Problem;
 use crate::text::{Id, Text};
@@ -113,15 +113,8 @@ impl ArtifactsApi {
     ) -> Result<Download, Problem> {
         let (image, version) = (&image.0.0, &version.0.0);
         let artifact = engine.get_artifact(image, version, artifact_id.0.0, Scope::Published).await?;
-        let file = File {
-            digest: &artifact.blob.digest,
-            size: artifact.blob.size,
-            media_type: Some(&artifact.blob.media_type),
-            modified: artifact.created_at,
-            name: file_name(image, version, &artifact),
-            audience: Audience::Everybody,
-        };
-        file.send(&engine, request).await
+        let name = file_name(image, version, &artifact);
+        File::published(&artifact.blob, artifact.created_at, name).send(&engine, request).await
     }
 }
 

@@ -9,7 +9,7 @@ use poem_openapi::payload::Json;
 
 use super::Tag;
 use super::respond::{Created, NoContent};
-use crate::download::{Audience, Download, File};
+use crate::download::{Download, File};
 use crate::extract::CanWriteContent;
 use crate::problem::Problem;
 use crate::text::{Id, Text};
@@ -77,14 +77,7 @@ impl AttachmentsApi {
     ) -> Result<Download, Problem> {
         let (artifact, id) = (artifact_id.0.0, attachment_id.0.0);
         let attachment = engine.get_attachment(&image.0.0, &version.0.0, artifact, id, Scope::Published).await?;
-        let file = File {
-            digest: &attachment.blob.digest,
-            size: attachment.blob.size,
-            media_type: Some(&attachment.blob.media_type),
-            modified: attachment.created_at,
-            name: attachment.name.to_string(),
-            audience: Audience::Everybody,
-        };
-        file.send(&engine, request).await
+        let name = attachment.name.to_string();
+        File::published(&attachment.blob, attachment.created_at, name).send(&engine, request).await
     }
 }

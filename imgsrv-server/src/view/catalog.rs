@@ -10,7 +10,7 @@ use poem_openapi::Object;
 
 use crate::number::Size;
 use crate::problem::Problem;
-use crate::text::{Id, Text, Timestamp};
+use crate::text::{Id, Plain, Text, Timestamp};
 
 /// An image to be made.
 #[derive(Debug, Object)]
@@ -112,7 +112,7 @@ impl From<model::Version> for Version {
 #[oai(deny_unknown_fields)]
 pub(crate) struct AddArtifact {
     /// Tells artifacts of one system and format apart; absent or empty means `default`.
-    variant: Option<String>,
+    variant: Option<Plain>,
     /// `linux`, `freebsd`, …
     operating_system: Text<OperatingSystem>,
     /// `amd64`, `arm64`, …
@@ -126,17 +126,20 @@ pub(crate) struct AddArtifact {
     /// What they are.
     primary_media_type: Text<MediaType>,
     /// What a host must offer, handed to Incus as `requirements`.
-    requirements: Option<BTreeMap<String, String>>,
+    requirements: Option<BTreeMap<String, Plain>>,
 }
 
 impl TryFrom<AddArtifact> for model::NewArtifact {
     type Error = Problem;
 
     fn try_from(add: AddArtifact) -> Result<Self, Problem> {
-        let variant = match add.variant.as_deref() {
-            None | Some("") => Variant::default_variant(),
-            Some(text) => Variant::try_from(text).map_err(|rule| Problem::invalid("variant", rule.to_string()))?,
+        let variant = match add.variant {
+            Some(Plain(text)) if !text.is_empty() => {
+                Variant::try_from(text).map_err(|rule| Problem::invalid("variant", rule.to_string()))?
+            }
+            _ => Variant::default_variant(),
         };
+        let requirements = add.requirements.unwrap_or_default();
         Ok(Self {
             variant,
             operating_system: add.operating_system.0,
@@ -147,7 +150,7 @@ impl TryFrom<AddArtifact> for model::NewArtifact {
                 size: add.primary_blob_size_bytes.0,
                 media_type: add.primary_media_type.0,
             },
-            requirements: add.requirements.unwrap_or_default(),
+            requirements: requirements.into_iter().map(|(name, Plain(value))| (name, value)).collect(),
         })
     }
 }

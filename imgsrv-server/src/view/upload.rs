@@ -2,7 +2,7 @@ use imgsrv_core::model::{self, Digest, Etag, FileName, MediaType, PartRef, Uploa
 use poem_openapi::Object;
 
 use crate::number::{Number, Size};
-use crate::text::{Id, Text, Timestamp};
+use crate::text::{Id, Plain, Text, Timestamp};
 
 /// What a client promises when it begins an upload.
 #[derive(Debug, Object)]
@@ -152,7 +152,7 @@ impl From<CompleteUpload> for Vec<PartRef> {
         complete
             .parts
             .into_iter()
-            .map(|part| PartRef { number: part.number.0, etag: part.etag, size: part.size_bytes.0 })
+            .map(|part| PartRef { number: part.number.0, etag: part.etag.0, size: part.size_bytes.0 })
             .collect()
     }
 }
@@ -164,7 +164,7 @@ pub(crate) struct ListedPart {
     /// Its number.
     number: Number,
     /// The etag that the answer to the part gave.
-    etag: String,
+    etag: Plain,
     /// How many bytes.
     size_bytes: Size,
 }

@@ -1,0 +1,223 @@
+//! The connections of clients: accepted whatever happens, kept for as long as they move.
+//!
+//! HTTP/1.1 only. What its reader does not take waits in the socket, where a timeout can see it; in HTTP/2 it waits for
+//! a window that says nothing of why.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use poem::http::uri::Scheme;
+use poem::web::{LocalAddr, RemoteAddr};
+use poem::{Addr, Endpoint, EndpointExt, IntoEndpoint, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a client may take from the end of one answer to the whole head of its next request.
+const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A client that takes not a byte of an answer for so long is gone, and with it the memory that its answer holds.
+const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Long enough not to burn a core while there are no file descriptors, short enough for nobody to notice otherwise.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves `app` (usually [`app`](crate::app), alone or in routes of one's own) over HTTP/1.1 until `stop` completes;
+/// then takes no more connections and lets what is under way finish, for at most `grace`.
+///
+/// Beside [`poem::Server`] it sends small answers at once (`TCP_NODELAY`), outlives a lack of file descriptors, and ends
+/// connections that send no request or take no byte for a minute. A transfer that moves may take as long as it likes.
+pub async fn serve<E>(listener: TcpListener, app: E, stop: impl Future<Output = ()>, grace: Duration)
+where
+    E: IntoEndpoint<Endpoint: 'static>,
+{
+    let app = Arc::new(app.into_endpoint().map_to_response());
+    let open = TaskTracker::new();
+    let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
+    let mut stop = pin!(stop);
+    loop {
+        let (socket, peer) = tokio::select! {
+            () = &mut stop => break,
+            accepted = accept(&listener) => accepted,
+        };
+        let Ok(local) = socket.local_addr() else { continue };
+        let connection = serve_connection(socket, (local, peer), Arc::clone(&app), stopping.clone());
+        open.spawn(cut.clone().run_until_cancelled_owned(connection));
+    }
+    drop(listener);
+    stopping.cancel();
+    open.close();
+    if timeout(grace, open.wait()).await.is_err() {
+        tracing::warn!(connections = open.len(), "requests did not finish in time and are cut off");
+        cut.cancel();
+        open.wait().await;
+    }
+}
+
+/// Never fails: whoever asked would ask again at once, and again, for as long as it lasts.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut failing = false;
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                // Without it a small answer waits for the client's delayed acknowledgement, 40 ms each time. It fails
+                // for a connection that is gone already, which the first read will tell.
+                let _ = socket.set_nodelay(true);
+                return (socket, peer);
+            }
+            Err(err) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(error = %err, "connections cannot be accepted");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection<I, E>(io: I, ends: (SocketAddr, SocketAddr), app: Arc<E>, stopping: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Send + 'static,
+    E: Endpoint<Output = Response> + 'static,
+{
+    let mut io = TimeoutStream::new(io);
+    io.set_write_timeout(Some(WRITE_TIMEOUT));
+    let (local, remote) = (LocalAddr(Addr::SocketAddr(ends.0)), RemoteAddr(Addr::SocketAddr(ends.1)));
+    let service = service_fn(|request| {
+        let (app, local, remote) = (Arc::clone(&app), local.clone(), remote.clone());
+        async move {
+            let response = app.get_response((request, local, remote, Scheme::HTTP).into()).await;
+            Ok::<_, io::Error>(response.into())
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        // A client that has said all it wants to say still waits for its answer.
+        .half_close(true)
+        .serve_connection(TokioIo::new(Box::pin(io)), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(err) = ended {
+        tracing::debug!(error = %err, peer = %ends.1, "a connection broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, stream};
+    use poem::{Body, handler};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::sync::mpsc;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+    /// The other end of a connection with this app, and the token that stops it.
+    fn connect(app: impl IntoEndpoint<Endpoint: 'static>) -> (DuplexStream, CancellationToken) {
+        let (client, server) = tokio::io::duplex(4096);
+        let stopping = CancellationToken::new();
+        let app = Arc::new(app.into_endpoint().map_to_response());
+        tokio::spawn(serve_connection(server, (NOWHERE, NOWHERE), app, stopping.clone()));
+        (client, stopping)
+    }
+
+    #[handler]
+    fn hello() -> &'static str {
+        "hello"
+    }
+
+    /// An answer without end, and what tells that nobody makes it any more.
+    fn endless() -> (impl IntoEndpoint<Endpoint: 'static>, mpsc::Receiver<()>) {
+        let (alive, gone) = mpsc::channel(1);
+        let app = poem::endpoint::make_sync(move |_| {
+            let alive = alive.clone();
+            let chunk = move |()| {
+                let _held = &alive;
+                Ok::<_, io::Error>(vec![0; 1024])
+            };
+            Body::from_bytes_stream(stream::repeat(()).map(chunk))
+        });
+        (app, gone)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_no_whole_head_is_let_go() {
+        for head in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: h\r\n\r\n"] {
+            let (mut client, _) = connect(hello);
+            client.write_all(head.as_bytes()).await.unwrap();
+            let begun = Instant::now();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(begun.elapsed().as_secs(), HEAD_TIMEOUT.as_secs());
+            assert_eq!(answer.ends_with("hello"), head.ends_with("\r\n\r\n"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stops_holds_nothing() {
+        let (app, mut gone) = endless();
+        let (mut client, _) = connect(app);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        let begun = Instant::now();
+        assert!(client.read_u8().await.is_ok());
+        assert_eq!(gone.recv().await, None);
+        assert!(begun.elapsed() >= WRITE_TIMEOUT && begun.elapsed() < 2 * WRITE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_is_served_for_as_long_as_it_takes() {
+        let (app, mut gone) = endless();
+        let (mut client, _) = connect(app);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        for _ in 0..100 {
+            client.read_exact(&mut [0; 1024]).await.unwrap();
+            sleep(WRITE_TIMEOUT / 2).await;
+        }
+        assert!(gone.try_recv().is_err_and(|err| err == mpsc::error::TryRecvError::Empty));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_lets_an_idle_connection_go_at_once() {
+        let (mut client, stopping) = connect(hello);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        assert!(client.read_u8().await.is_ok());
+        let begun = Instant::now();
+        stopping.cancel();
+        client.read_to_end(&mut Vec::new()).await.unwrap();
+        assert!(begun.elapsed().is_zero());
+    }
+
+    #[tokio::test]
+    async fn what_does_not_finish_in_time_is_cut_off() {
+        let (app, mut gone) = endless();
+        let listener = TcpListener::bind(NOWHERE).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, app, stop.clone().cancelled_owned(), Duration::ZERO));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        assert!(client.read_u8().await.is_ok());
+        stop.cancel();
+        serving.await.unwrap();
+        assert_eq!(gone.recv().await, None);
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}
