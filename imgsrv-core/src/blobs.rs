@@ -44,6 +44,18 @@ impl Engine {
         Ok(blob)
     }
 
+    /// A blob whose bytes can be read, as far as is known without reading them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unavailable`] when bytes of it are known to be missing.
+    pub async fn readable_blob(&self, digest: &Digest) -> Result<Blob> {
+        let blob = blobs::get(self.db().reader(), digest).await?;
+        if matches!(blob.state, BlobState::Damaged | BlobState::Deleting) {
+            return Err(damaged(digest));
+        }
+        Ok(blob)
+    }
+
     /// The bytes of a blob, or those of a range, which must lie within it.
     ///
     /// The first chunk has been read when this answers, so an error can still be told. When a later object turns out to
@@ -53,10 +65,7 @@ impl Engine {
     /// [`Error::NotFound`]; [`Error::Unavailable`] when the store does not have the bytes (now); [`Error::Invalid`] for
     /// a range that is not within the blob.
     pub async fn read_blob(&self, digest: &Digest, range: Option<Range<u64>>) -> Result<BlobStream> {
-        let blob = blobs::get(self.db().reader(), digest).await?;
-        if matches!(blob.state, BlobState::Damaged | BlobState::Deleting) {
-            return Err(damaged(digest));
-        }
+        let blob = self.readable_blob(digest).await?;
         let range = range.unwrap_or(0..blob.size);
         if range.start > range.end || range.end > blob.size {
             return Err(Error::Invalid { what: "range", reason: format!("must lie within the {} bytes", blob.size) });

@@ -10,13 +10,14 @@ use opendal::Operator;
 use sea_orm::DatabaseConnection;
 use tokio::sync::Notify;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::db::{Db, Tx};
 use crate::hashing::HashPool;
 use crate::memory::Budget;
 use crate::model::{Actor, Event, Subject};
 use crate::publish::{self, PublishStep};
-use crate::store::Store;
+use crate::store::{Key, Store};
 use crate::{Clock, Error, Result};
 
 /// Stores, catalogues, publishes and reads images.
@@ -38,6 +39,8 @@ struct Inner {
     budget: Budget,
     hashing: HashPool,
     work: Notify,
+    /// What the store is called in the database; none where it was not looked at.
+    store_name: Option<Uuid>,
 }
 
 /// What can be set.
@@ -60,6 +63,8 @@ pub struct Settings {
     pub retry_delay: TimeDelta,
     /// The longest wait between two tries of a job.
     pub retry_delay_max: TimeDelta,
+    /// How long running jobs may go on when the node is told to stop; then they are given back.
+    pub stop_grace: Duration,
 }
 
 impl Default for Settings {
@@ -73,6 +78,7 @@ impl Default for Settings {
             poll_interval: Duration::from_secs(1),
             retry_delay: TimeDelta::seconds(5),
             retry_delay_max: TimeDelta::minutes(1),
+            stop_grace: Duration::from_secs(5),
         }
     }
 }
@@ -86,7 +92,7 @@ pub struct Builder {
     clock: Clock,
     settings: Settings,
     steps: Vec<Arc<dyn PublishStep>>,
-    probes: bool,
+    checks_store: bool,
 }
 
 impl Builder {
@@ -119,8 +125,8 @@ impl Builder {
 
     /// Does not touch the store before it is used. For tools that need the database only, and must work when the store
     /// does not.
-    pub fn without_probe(mut self) -> Self {
-        self.probes = false;
+    pub fn without_store_checks(mut self) -> Self {
+        self.checks_store = false;
         self
     }
 
@@ -128,7 +134,8 @@ impl Builder {
     ///
     /// # Errors
     /// When the database does not answer or has not exactly the migrations of this version, when its clock is more than
-    /// five seconds off, when the store cannot be written, read and listed, or when the names of steps clash.
+    /// five seconds off, when the store cannot be written, read and listed or holds objects of another database, or when
+    /// the names of steps clash.
     pub async fn build(self) -> Result<Engine> {
         let db = Db::new(self.writer.clone(), self.reader.unwrap_or(self.writer));
         let store = Arc::new(Store::new(self.store));
@@ -137,9 +144,12 @@ impl Builder {
         if self.clock.is_system() {
             check_clock(&db, &self.clock).await?;
         }
-        if self.probes {
+        let store_name = if self.checks_store {
             store.probe(self.clock.new_id()).await?;
-        }
+            Some(check_pair(&db, &store, &self.clock).await?)
+        } else {
+            None
+        };
         let budget = Budget::new(self.settings.transfer_memory);
         let inner = Inner {
             db,
@@ -150,6 +160,7 @@ impl Builder {
             budget,
             hashing: HashPool::new(),
             work: Notify::new(),
+            store_name,
         };
         let engine = Engine { inner: Arc::new(inner), actor: Actor::system() };
         engine.schedule_listing().await?;
@@ -184,6 +195,25 @@ async fn check_clock(db: &Db, clock: &Clock) -> Result<()> {
     })
 }
 
+/// What no row knows is deleted one day, so a database must never meet the objects of another one.
+async fn check_pair(db: &Db, store: &Store, clock: &Clock) -> Result<Uuid> {
+    let (named, new) = (db.clone(), clock.new_secret_id());
+    let name = detached(async move { named.tx("name_store", async |tx| Db::name_store(tx, new).await).await }).await?;
+    match store.name().await? {
+        Some(found) if found == name => {}
+        None if !store.has_parts().await? => store.put_name(name).await?,
+        _ => {
+            let reason = format!(
+                "belongs to another database: use the two that go together, or an empty store (if these do go together, \
+                 as after a restore, write {name} into the object {})",
+                Key::Name
+            );
+            return Err(Error::Invalid { what: "store", reason });
+        }
+    }
+    Ok(name)
+}
+
 impl Engine {
     /// Begins an engine on a database, whose migrations must have run, and a store.
     pub fn builder(database: DatabaseConnection, store: Operator) -> Builder {
@@ -194,7 +224,7 @@ impl Engine {
             clock: Clock::system(),
             settings: Settings::default(),
             steps: Vec::new(),
-            probes: true,
+            checks_store: true,
         }
     }
 
@@ -232,12 +262,19 @@ impl Engine {
         self.db().ping().await
     }
 
-    /// Answers when the store does. That it can be written is checked when the engine is built.
+    /// Answers when the store does, and is still the one that this database goes with. That it can be written is checked
+    /// when the engine is built.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not, or is another one: a volume that is not mounted.
     pub async fn check_store(&self) -> Result<()> {
-        self.store().reach().await
+        match (self.store().name().await?, self.inner.store_name) {
+            (Some(found), Some(name)) if found == name => Ok(()),
+            _ => Err(Error::Unavailable {
+                what: "store",
+                source: "it is not the one that was checked at the start".into(),
+            }),
+        }
     }
 
     /// The newest events about one thing, newest first.

@@ -118,7 +118,7 @@ impl Error {
 
 impl From<InvalidText> for Error {
     fn from(invalid: InvalidText) -> Self {
-        Self::Invalid { what: invalid.what, reason: format!("must match {}", invalid.pattern) }
+        Self::Invalid { what: invalid.what, reason: invalid.rule() }
     }
 }
 

@@ -19,9 +19,6 @@ use crate::{Engine, Error, Result};
 /// A job whose lease ran out so often without an end kills its workers.
 const CRASH_LOOP: u32 = 5;
 
-/// How long running jobs may go on after a stop was asked for.
-const STOP_GRACE: Duration = Duration::from_secs(5);
-
 /// How often each node sweeps.
 const SWEEP: Duration = Duration::from_mins(1);
 
@@ -85,7 +82,7 @@ impl Engine {
             }
         }
         let finished = async { while working.join_next().await.is_some() {} };
-        if timeout(STOP_GRACE, finished).await.is_err() {
+        if timeout(self.settings().stop_grace, finished).await.is_err() {
             cancel.cancel();
             while working.join_next().await.is_some() {}
         }

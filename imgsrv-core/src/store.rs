@@ -11,8 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
-use opendal::{Buffer, ErrorKind, Operator};
+use opendal::{Buffer, ErrorKind, Metadata, Operator};
+use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::model::{Digest, PartNumber, UploadId};
 use crate::{Error, Result};
@@ -24,6 +26,8 @@ pub(crate) enum Key<'a> {
     Part { digest: &'a Digest, upload: UploadId, number: PartNumber, attempt: i32 },
     /// Written, read and deleted to see whether the store works.
     Probe(Uuid),
+    /// Holds the name of the store, by which a database knows its own.
+    Name,
 }
 
 impl fmt::Display for Key<'_> {
@@ -34,6 +38,7 @@ impl fmt::Display for Key<'_> {
                 write!(f, "{BLOBS}{}/{hex}/{upload}.{:05}.{attempt}", &hex[..2], number.get())
             }
             Self::Probe(id) => write!(f, "probe/{id}"),
+            Self::Name => f.write_str("imgsrv-store"),
         }
     }
 }
@@ -59,13 +64,20 @@ pub(crate) const BATCH_MAX: usize = 2 << 20;
 pub(crate) struct Store {
     operator: Operator,
     folders: Option<Folders>,
+    closing: Semaphore,
 }
+
+/// How many files are synced at once: enough for a journal to take several in one go.
+const CLOSING: usize = 16;
+
+/// The end of a batch that the store is given apart: bytes.
+const TAIL: usize = 4 << 10;
 
 impl Store {
     pub(crate) fn new(operator: Operator) -> Self {
         let info = operator.info();
         let folders = (info.scheme() == "fs").then(|| Folders::new(PathBuf::from(info.root())));
-        Self { operator, folders }
+        Self { operator, folders, closing: Semaphore::new(CLOSING) }
     }
 
     /// Refuses when less than `min_free` bytes are left.
@@ -131,9 +143,22 @@ impl Store {
             .boxed())
     }
 
-    /// Answers when the store does. Reads only, and of nothing that is there.
-    pub(crate) async fn reach(&self) -> Result<()> {
-        self.size("probe/none").await.map(drop)
+    /// The name of the store, if it has one.
+    pub(crate) async fn name(&self) -> Result<Option<Uuid>> {
+        let text = self.read(&Key::Name.to_string(), 0, Hyphenated::LENGTH as u64).await?;
+        Ok(text.and_then(|text| Uuid::try_parse_ascii(&text.to_bytes()).ok()))
+    }
+
+    /// Names the store.
+    pub(crate) async fn put_name(&self, name: Uuid) -> Result<()> {
+        let mut writer = self.writer(&Key::Name.to_string()).await?;
+        writer.write(vec![Bytes::from(name.to_string())]).await?;
+        writer.finish().await
+    }
+
+    /// Whether there is any part.
+    pub(crate) async fn has_parts(&self) -> Result<bool> {
+        Ok(self.list(BLOBS).await?.try_next().await?.is_some())
     }
 
     /// Writes, reads, lists and deletes an object.
@@ -165,19 +190,28 @@ pub(crate) struct ObjectWriter<'a> {
 
 impl ObjectWriter<'_> {
     /// Writes what follows; give it a MiB or more at a time.
-    pub(crate) async fn write(&mut self, bytes: Vec<Bytes>) -> Result<()> {
+    pub(crate) async fn write(&mut self, mut bytes: Vec<Bytes>) -> Result<()> {
         self.size += bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-        self.inner.write(Buffer::from(bytes)).await.map_err(store_error)
+        // opendal's fs keeps what it was given last until it is given more. Of a batch that shall be no more than a copy
+        // of its end, because nobody counts that memory any more once this answers.
+        let tail = match (&self.store.folders, bytes.last_mut()) {
+            (Some(_), Some(last)) => Bytes::copy_from_slice(&last.split_off(last.len().saturating_sub(TAIL))),
+            _ => Bytes::new(),
+        };
+        for buffer in [Buffer::from(bytes), Buffer::from(tail)] {
+            if !buffer.is_empty() {
+                self.inner.write(buffer).await.map_err(store_error)?;
+            }
+        }
+        Ok(())
     }
 
     /// Closes the object, confirms its size and makes it durable.
     pub(crate) async fn finish(mut self) -> Result<()> {
         match &self.store.folders {
-            // opendal syncs a file where it is polled: for gigabytes, that is no place for a thread of the runtime.
             Some(_) => {
-                let runtime = tokio::runtime::Handle::current();
-                let mut inner = self.inner;
-                blocking(move || Ok(runtime.block_on(inner.close()))).await?.map_err(store_error)?;
+                let _permit = self.store.closing.acquire().await.expect("the semaphore is never closed");
+                close_apart(self.inner).await?.map_err(store_error)?;
             }
             None => {
                 self.inner.close().await.map_err(store_error)?;
@@ -206,6 +240,9 @@ impl ObjectWriter<'_> {
     }
 }
 
+/// How many folders are remembered as synced. To forget one costs another sync.
+const REMEMBERED: usize = 10_000;
+
 /// opendal syncs a file when it closes it, but not the folders that name it.
 #[derive(Debug)]
 struct Folders {
@@ -231,9 +268,25 @@ impl Folders {
         let mut sync = vec![self.root.join(folder)];
         sync.extend(new.iter().filter_map(|folder| folder.parent()).map(|above| self.root.join(above)));
         blocking(move || sync.iter().try_for_each(|folder| std::fs::File::open(folder)?.sync_all())).await?;
-        self.named.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.len() >= REMEMBERED {
+            named.clear();
+        }
+        named.extend(new);
         Ok(())
     }
+}
+
+/// opendal syncs a file where it is polled: for gigabytes that is no place for a thread of the runtime, nor for one of
+/// its pool, which closing waits for.
+async fn close_apart(mut writer: opendal::Writer) -> Result<Result<Metadata, opendal::Error>> {
+    let runtime = tokio::runtime::Handle::current();
+    let (done, closed) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("imgsrv-close".to_owned())
+        .spawn(move || done.send(runtime.block_on(writer.close())))
+        .map_err(|err| Error::Unavailable { what: "store", source: err.into() })?;
+    closed.await.map_err(|err| Error::internal("closing an object", err))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T> {

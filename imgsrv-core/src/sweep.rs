@@ -115,6 +115,7 @@ impl Engine {
 
     /// Lists the store, prefix by prefix, and deletes objects that no row knows and no open session may still name.
     async fn delete_rowless(&self) -> Result<u64> {
+        self.check_store().await?;
         let mut deleted = 0;
         for prefix in part_prefixes() {
             let mut listed = self.store().list(&prefix).await?.try_chunks(usize::try_from(BATCH).unwrap_or(1));

@@ -12,9 +12,9 @@ use std::fmt::Write;
 
 use imgsrv_core::model::{
     Actor, AliasName, Architecture, Artifact, ArtifactEntry, ArtifactId, Attachment, AttachmentName, BlobRef,
-    BlobState, Cursor, Digest, Etag, FileName, Format, HashChain, ImageName, JobKind, JobOutcome, JobState, MediaType,
-    OperatingSystem, Page, PartNumber, Prose, Reference, StepState, Subject, Text, UploadEvent, UploadState, Variant,
-    VersionEvent, VersionName, VersionState, incus,
+    BlobState, Cursor, Digest, Etag, FileName, Format, HashChain, ImageName, InvalidText, JobKind, JobOutcome,
+    JobState, MediaType, OperatingSystem, Page, PartNumber, Prose, Reference, StepState, Subject, Text, UploadEvent,
+    UploadState, Variant, VersionEvent, VersionName, VersionState, incus,
 };
 use proptest::prelude::*;
 use proptest::string::string_regex;
@@ -88,7 +88,8 @@ fn every_word_prints_as_it_was() {
 fn refuses<T: Text>(texts: &[&str]) {
     for text in texts {
         let refused = text.parse::<T>().expect_err(text);
-        assert_eq!((refused.what, refused.pattern), (T::WHAT, T::PATTERN));
+        assert_eq!(refused, InvalidText::of::<T>());
+        assert!(refused.to_string().starts_with(T::WHAT));
     }
 }
 
@@ -123,11 +124,13 @@ fn names_are_no_paths() {
 #[test]
 fn other_texts() {
     refuses::<MediaType>(&["", " ", "a", "a/", "/b", "a/b/c", " a/b", "a/b ", "a/b\n", "a/b;", "a/b;c", "a/b\r\nX: y"]);
-    takes::<MediaType>(&["a/b", "text/plain; charset=utf-8", "application/vnd.x+json;v=1"]);
+    takes::<MediaType>(&["a/b", "text/plain; charset=utf-8", "application/vnd.x+json;v=1", "a/b; c=\"d; e\"; f=g%h"]);
+    refuses::<MediaType>(&["a/b; c=\"", "a/b; c=\"\\\"", "a/b; c=\"\u{7f}\"", "a/b; c=\"d\"e"]);
     refuses::<FileName>(&["", " ", "a/b", "/", "a\\b", "a ", "a\n", "a\tb", "\u{7f}"]);
     takes::<FileName>(&["a", "my disk (1).qcow2", "50%", "ä.img", " a"]);
     refuses::<Prose>(&["", " ", "\n\t ", "a\0", "\u{1b}[31m", "a\u{7f}"]);
-    takes::<Prose>(&["a", "a\nb\tc", " ä 你好"]);
+    takes::<Prose>(&["a", "a\nb\tc", " ä 你好", &"ä".repeat(8000)]);
+    refuses::<Prose>(&[&"ä".repeat(8001), &" ".repeat(8000)]);
     let hex = "0".repeat(64);
     refuses::<Digest>(&[&hex, &format!("sha256:{}", &hex[1..]), &format!("SHA256:{hex}"), &format!("sha512:{hex}")]);
     refuses::<Digest>(&[&format!("sha256:{hex}0"), &format!("sha256:{}A", &hex[1..]), &format!("sha256:{hex}\n")]);

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
-use poem::http::{HeaderValue, Method, header};
+use poem::http::{HeaderValue, header};
 use poem::{Body, Request, Result};
 use tokio::time::timeout;
 
@@ -18,14 +18,13 @@ const SILENCE: Duration = Duration::from_secs(30);
 #[error("the body is too large")]
 struct TooLarge;
 
-/// Gives a PUT without a type one, and limits every body that is not a part's.
+/// Gives the bytes of a part without a type one, and limits every other body.
 pub(crate) async fn prepare(mut request: Request) -> Result<Request> {
-    // `curl -T` sends no type, and the framework refuses a body without one.
-    if request.method() == Method::PUT && !request.headers().contains_key(header::CONTENT_TYPE) {
+    if is_part(request.uri().path()) {
+        // `curl -T` sends no type, and the framework refuses a body without one.
         let bytes = HeaderValue::from_static("application/octet-stream");
-        request.headers_mut().insert(header::CONTENT_TYPE, bytes);
-    }
-    if !is_part(request.uri().path()) && !request.method().is_safe() {
+        request.headers_mut().entry(header::CONTENT_TYPE).or_insert(bytes);
+    } else if !request.method().is_safe() {
         let declared = content_length(&request);
         let body = request.take_body();
         request.set_body(limited(body, declared));

@@ -108,11 +108,11 @@ impl Cli {
         match command.unwrap_or(Command::Serve) {
             Command::Serve => serve::serve(&config).await,
             Command::Worker => serve::work(&config).await,
-            Command::Migrate => connect::database(&config, Schema::Migrate).await.map(|_| ()),
+            Command::Migrate => connect::migrate(&config).await,
             Command::Check { blob } => check(&config, blob).await,
             Command::Openapi => print(&format!("{:#}", imgsrv_server::specification())),
             Command::BootstrapToken => {
-                let engine = connect::engine_of_database(&config).await?;
+                let engine = connect::engine_without_store(&config).await?;
                 print_token(&auth::issue_bootstrap_token(&engine).await?)
             }
         }
@@ -121,7 +121,10 @@ impl Cli {
 
 /// To print a token is to hand it over: it is stored nowhere.
 pub(crate) fn print_token(token: &auth::TokenText) -> Result<(), Failure> {
-    print(&format!("imgsrv bootstrap token (one-time): {}", token.reveal()))
+    print(&format!("imgsrv bootstrap token (one-time): {}", token.reveal())).map_err(|failure| match failure {
+        Failure::Run(line) => Failure::Run(format!("{line}; `imgsrv bootstrap-token` prints another token")),
+        failure @ Failure::Config(_) => failure,
+    })
 }
 
 async fn check(config: &Config, blob: Option<Digest>) -> Result<(), Failure> {
@@ -131,7 +134,7 @@ async fn check(config: &Config, blob: Option<Digest>) -> Result<(), Failure> {
         engine.check_store().await?;
         return print("ok");
     };
-    let engine = connect::engine_of_database(config).await?;
+    let engine = connect::engine_without_store(config).await?;
     let objects = engine.blob_objects(&digest).await?;
     let lines = objects.iter().map(|object| format!("{} {} {}", object.key, object.offset, object.size));
     match lines.collect::<Vec<_>>() {

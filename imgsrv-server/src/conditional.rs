@@ -1,7 +1,7 @@
 //! Conditions of a request (RFC 9110 §13).
 
 use chrono::{DateTime, SubsecRound, Utc};
-use poem::http::{HeaderMap, header};
+use poem::http::{HeaderMap, HeaderValue, header};
 
 /// What the current representation is compared by.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,23 @@ pub struct Validators<'a> {
 }
 
 impl Validators<'_> {
+    /// Whether the client insists on another representation than the current one (412).
+    pub fn failed(&self, headers: &HeaderMap) -> bool {
+        // If-Match decides alone where it is present (RFC 9110 §13.2.2). Weak tags never match it, and ours are strong.
+        if headers.contains_key(header::IF_MATCH) {
+            let lists_ours =
+                |value: &HeaderValue| value.to_str().is_ok_and(|list| lists(list, self.etag, Weak::Differs));
+            return !headers.get_all(header::IF_MATCH).iter().any(lists_ours);
+        }
+        let mut dates = headers.get_all(header::IF_UNMODIFIED_SINCE).iter();
+        match (dates.next(), dates.next(), self.modified) {
+            (Some(date), None, Some(modified)) => {
+                date.to_str().ok().and_then(http_date).is_some_and(|date| modified.trunc_subsecs(0) > date)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the client has the current representation already (304).
     pub fn not_modified(&self, headers: &HeaderMap) -> bool {
         // If-None-Match decides alone where it is present, even when nothing in it matches (RFC 9110 §13.2.2).
@@ -20,7 +37,7 @@ impl Validators<'_> {
             return headers
                 .get_all(header::IF_NONE_MATCH)
                 .iter()
-                .any(|value| value.to_str().is_ok_and(|list| lists(list, self.etag)));
+                .any(|value| value.to_str().is_ok_and(|list| lists(list, self.etag, Weak::Equals)));
         }
         let mut dates = headers.get_all(header::IF_MODIFIED_SINCE).iter();
         match (dates.next(), dates.next(), self.modified) {
@@ -48,8 +65,15 @@ impl Validators<'_> {
     }
 }
 
-/// Whether a list of entity tags holds this one, by weak comparison. `*` holds every one.
-fn lists(list: &str, etag: &str) -> bool {
+/// What a weak entity tag is to a strong one with the same text (RFC 9110 §8.8.3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weak {
+    Equals,
+    Differs,
+}
+
+/// Whether a list of entity tags holds this strong one. `*` holds every one.
+fn lists(list: &str, etag: &str, weak: Weak) -> bool {
     if list.trim() == "*" {
         return true;
     }
@@ -60,7 +84,7 @@ fn lists(list: &str, etag: &str) -> bool {
         // The comma separates tags and may stand in one, so the closing quote decides where a tag ends.
         let Some(end) = opaque.strip_prefix('"').and_then(|inner| inner.find('"')) else { return false };
         let (tag, after) = opaque.split_at(end + 2);
-        if tag == etag {
+        if tag == etag && (weak == Weak::Equals || !rest.starts_with("W/")) {
             return true;
         }
         rest = after;
@@ -74,7 +98,7 @@ fn http_date(text: &str) -> Option<DateTime<Utc>> {
 
 #[cfg(test)]
 mod tests {
-    use poem::http::{HeaderName, HeaderValue};
+    use poem::http::HeaderName;
 
     use super::*;
 
@@ -98,8 +122,33 @@ mod tests {
         validators().not_modified(&headers(&[(header::IF_MODIFIED_SINCE, value)]))
     }
 
+    fn failed(name: HeaderName, value: &str) -> bool {
+        validators().failed(&headers(&[(name, value)]))
+    }
+
     fn if_range(value: &str) -> bool {
         validators().allow_range(&headers(&[(header::IF_RANGE, value)]))
+    }
+
+    #[test]
+    fn if_match_compares_strongly_with_a_list() {
+        for value in ["*", ETAG, "\"x\", \"sha256:abc\"", "W/\"x\",\"sha256:abc\""] {
+            assert!(!failed(header::IF_MATCH, value), "{value}");
+        }
+        for value in ["", "x", "\"x\"", "W/\"sha256:abc\"", "sha256:abc"] {
+            assert!(failed(header::IF_MATCH, value), "{value}");
+        }
+        let both = [(header::IF_MATCH, ETAG), (header::IF_UNMODIFIED_SINCE, "Sun, 06 Nov 1994 08:49:36 GMT")];
+        assert!(!validators().failed(&headers(&both)), "the tag decides alone");
+        assert!(!validators().failed(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn if_unmodified_since_fails_for_what_changed_later() {
+        assert!(failed(header::IF_UNMODIFIED_SINCE, "Sun, 06 Nov 1994 08:49:36 GMT"));
+        for value in [MODIFIED, "Sun, 06 Nov 1994 08:49:38 GMT", "yesterday"] {
+            assert!(!failed(header::IF_UNMODIFIED_SINCE, value), "{value}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) struct Config {
     #[arg(long, global = true, env = "IMGSRV_LISTEN", value_name = "[HOST]:PORT", default_value = ":8080")]
     pub(crate) listen: Listen,
 
-    /// Name of this node in the logs [default: the host name]
+    /// Name of this node in the log of its start [default: the host name]
     #[arg(long, global = true, env = "IMGSRV_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
 
@@ -133,6 +133,8 @@ impl Config {
             poll_interval: self.cas_promotion_poll_interval,
             retry_delay: delta("cas-promotion-error-backoff", self.cas_promotion_error_backoff)?,
             retry_delay_max: delta("cas-promotion-error-backoff-max", self.cas_promotion_error_backoff_max)?,
+            // The other half is for giving the leases back.
+            stop_grace: self.shutdown_timeout / 2,
         })
     }
 }

@@ -32,33 +32,40 @@ pub(crate) enum Schema {
 }
 
 /// The handles of the database; `reader` where reads have one of their own.
-pub(crate) struct Database {
+struct Database {
     writer: DatabaseConnection,
     reader: Option<DatabaseConnection>,
 }
 
 /// An engine over the configured database and store.
 pub(crate) async fn engine(config: &Config, schema: Schema) -> Result<Engine, Failure> {
-    Ok(builder(config, schema).await?.build().await?)
+    let store = store(config, schema)?;
+    Ok(builder(config, schema, store).await?.build().await?)
 }
 
-/// An engine for a look at the database, whatever the store says.
-pub(crate) async fn engine_of_database(config: &Config) -> Result<Engine, Failure> {
-    Ok(builder(config, Schema::Require).await?.without_probe().build().await?)
+/// An engine for a look at the database. It has no store: the way back in must not depend on one.
+pub(crate) async fn engine_without_store(config: &Config) -> Result<Engine, Failure> {
+    let nothing = Operator::new(opendal::services::Memory::default()).map_err(|err| unusable("no store", err))?;
+    Ok(builder(config, Schema::Require, nothing).await?.without_store_checks().build().await?)
 }
 
-async fn builder(config: &Config, schema: Schema) -> Result<Builder, Failure> {
+/// Makes whatever is missing of the configured database and store.
+pub(crate) async fn migrate(config: &Config) -> Result<(), Failure> {
+    database(config, Schema::Migrate).await?;
+    store(config, Schema::Migrate).map(drop)
+}
+
+async fn builder(config: &Config, schema: Schema, store: Operator) -> Result<Builder, Failure> {
     let settings = config.settings().map_err(Failure::Config)?;
     let Database { writer, reader } = database(config, schema).await?;
-    let mut builder = Engine::builder(writer, store(config, schema)?).settings(settings);
-    if let Some(reader) = reader {
-        builder = builder.reader(reader);
-    }
-    Ok(builder)
+    let builder = Engine::builder(writer, store).settings(settings);
+    Ok(match reader {
+        Some(reader) => builder.reader(reader),
+        None => builder,
+    })
 }
 
-/// The configured database.
-pub(crate) async fn database(config: &Config, schema: Schema) -> Result<Database, Failure> {
+async fn database(config: &Config, schema: Schema) -> Result<Database, Failure> {
     match &config.postgres_url {
         #[cfg(feature = "postgres")]
         Some(url) => postgres::open(url, schema).await,
@@ -90,13 +97,13 @@ fn store(_: &Config, _: Schema) -> Result<Operator, Failure> {
 
 async fn prepare(db: &DatabaseConnection, schema: Schema) -> Result<(), Failure> {
     match schema {
-        Schema::Migrate => migrate(db).await,
+        Schema::Migrate => migrate_schema(db).await,
         Schema::Require => Ok(()),
     }
 }
 
 /// Any number of nodes may do it at once: one does, the others wait for it.
-async fn migrate(db: &DatabaseConnection) -> Result<(), Failure> {
+async fn migrate_schema(db: &DatabaseConnection) -> Result<(), Failure> {
     let failed = |err: DbErr| unusable("the schema", err);
     let mode = Some(SqliteTransactionMode::Immediate);
     let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };

@@ -22,6 +22,8 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::lingering::{Lingering, Unread};
+
 /// How long a client may take from the end of one answer to the whole head of its next request.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -91,11 +93,16 @@ where
 {
     let mut io = TimeoutStream::new(io);
     io.set_write_timeout(Some(WRITE_TIMEOUT));
+    let unread = Unread::default();
+    let io = Lingering::new(Box::pin(io), unread.clone());
     let (local, remote) = (LocalAddr(Addr::SocketAddr(ends.0)), RemoteAddr(Addr::SocketAddr(ends.1)));
-    let service = service_fn(|request| {
-        let (app, local, remote) = (Arc::clone(&app), local.clone(), remote.clone());
+    let service = service_fn(|request: hyper::Request<_>| {
+        let sends = !request.method().is_safe();
+        let (app, local, remote, unread) = (Arc::clone(&app), local.clone(), remote.clone(), unread.clone());
         async move {
             let response = app.get_response((request, local, remote, Scheme::HTTP).into()).await;
+            // A refusal is what may come before the whole request.
+            unread.set(sends && !response.status().is_success());
             Ok::<_, io::Error>(response.into())
         }
     });
@@ -104,7 +111,7 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         // A client that has said all it wants to say still waits for its answer.
         .half_close(true)
-        .serve_connection(TokioIo::new(Box::pin(io)), service);
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -203,6 +210,31 @@ mod tests {
         stopping.cancel();
         client.read_to_end(&mut Vec::new()).await.unwrap();
         assert!(begun.elapsed().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_reaches_a_client_that_is_still_sending() {
+        let app = poem::endpoint::make_sync(|_| poem::http::StatusCode::FORBIDDEN);
+        let (mut client, _) = connect(app);
+        client.write_all(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").await.unwrap();
+        for _ in 0..1000 {
+            client.write_all(&[0; 1000]).await.expect("the server reads on");
+        }
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_without_end_is_cut_off() {
+        let app = poem::endpoint::make_sync(|_| poem::http::StatusCode::FORBIDDEN);
+        let (mut client, _) = connect(app);
+        client.write_all(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").await.unwrap();
+        let begun = Instant::now();
+        while client.write_all(&[0]).await.is_ok() {
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert!((29..33).contains(&begun.elapsed().as_secs()));
     }
 
     #[tokio::test]

@@ -55,14 +55,20 @@ impl<'a> File<'a> {
     /// The answer to a request for this file.
     ///
     /// # Errors
-    /// 416 when no byte is in the range; what the engine says when the bytes cannot be read.
+    /// 412 when the client insists on other bytes; 416 when no byte is in the range; what the engine says when the bytes
+    /// cannot be read.
     pub(crate) async fn send(&self, engine: &Engine, request: &Request) -> Result<Download, Problem> {
         let etag = format!("\"{}\"", self.digest);
         let validators = Validators { etag: &etag, modified: Some(self.modified) };
+        if validators.failed(request.headers()) {
+            return Err(Problem::precondition_failed());
+        }
         if validators.not_modified(request.headers()) {
             return Ok(Download(self.head(&etag).status(StatusCode::NOT_MODIFIED).finish()));
         }
         if edge::is_head(request) {
+            // What a GET would refuse is refused here too.
+            engine.readable_blob(self.digest).await?;
             return Ok(Download(self.described(&etag).header(header::CONTENT_LENGTH, self.size).finish()));
         }
         let range = match range::select(request.headers(), self.size) {

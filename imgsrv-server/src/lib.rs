@@ -26,6 +26,7 @@ pub mod content_digest;
 mod download;
 mod edge;
 mod extract;
+mod lingering;
 mod number;
 mod problem;
 pub mod range;

@@ -22,6 +22,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     let cli = Cli::from_environment()?;
+    // Hashes of tokens and images that are not published yet are nobody else's business, in whatever folder they lie.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use imgsrv_core::model::PartNumber;
+use imgsrv_core::model::{Page, PartNumber};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type};
 use serde_json::Value;
@@ -94,6 +94,26 @@ impl Number {
 }
 
 integer!(Number, "part number");
+
+/// How many rows of a list, 1 to 1,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) i64);
+
+impl Limit {
+    const MIN: i64 = 1;
+    const MAX: Option<i64> = Some(Page::MAX.cast_signed());
+    const RULE: &str = "must be from 1 to 1000";
+
+    fn checked(number: i64) -> Option<Self> {
+        (Self::MIN..=Page::MAX.cast_signed()).contains(&number).then_some(Self(number))
+    }
+
+    fn get(self) -> i64 {
+        self.0
+    }
+}
+
+integer!(Limit, "limit");
 
 #[cfg(test)]
 mod tests {

@@ -62,6 +62,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail)
     }
 
+    /// 412: the client insists on another representation than there is.
+    pub(crate) fn precondition_failed() -> Self {
+        let detail = "If-Match or If-Unmodified-Since asks for another representation than there is";
+        Self::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", detail)
+    }
+
     /// 413: a body of more than `limit` bytes.
     pub(crate) fn too_large(limit: u64) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", format!("the body may hold {limit} bytes"))

@@ -18,7 +18,7 @@ use crate::connect::{self, Schema};
 /// Serves HTTP, and works in the background unless told not to, until the process is told to stop.
 pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let engine = connect::engine(config, Schema::Migrate).await?;
+    let Some(engine) = signals.unless_stopped(connect::engine(config, Schema::Migrate)).await? else { return Ok(()) };
     let listener = bind(&config.listen).await?;
     if let Some(token) = auth::ensure_manager(&engine).await? {
         print_token(&token)?;
@@ -51,7 +51,7 @@ pub(crate) async fn work(config: &Config) -> Result<(), Failure> {
         return Err(Failure::Config(format!("{flag}: leaves a worker nothing to do")));
     }
     let mut signals = Signals::new()?;
-    let engine = connect::engine(config, Schema::Require).await?;
+    let Some(engine) = signals.unless_stopped(connect::engine(config, Schema::Require)).await? else { return Ok(()) };
     let mut background = Background::start(engine, true);
     tracing::info!(node = config.node_name(), version = env!("CARGO_PKG_VERSION"), "working");
     tokio::select! {
@@ -63,7 +63,8 @@ pub(crate) async fn work(config: &Config) -> Result<(), Failure> {
 }
 
 async fn bind(listen: &Listen) -> Result<TcpListener, Failure> {
-    let addresses = listen.resolve().await.map_err(|err| not_bound(listen, &err))?;
+    let unresolved = |err| Failure::Config(format!("--listen: {listen} cannot be resolved: {err}"));
+    let addresses = listen.resolve().await.map_err(unresolved)?;
     TcpListener::bind(addresses.as_slice()).await.map_err(|err| not_bound(listen, &err))
 }
 
@@ -125,6 +126,17 @@ impl Signals {
     fn new() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|err| Failure::run(format!("signals: {err}")));
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// What `work` answers; nothing when the process is told to stop before it does.
+    async fn unless_stopped<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<Option<T>, Failure> {
+        tokio::select! {
+            answer = work => answer.map(Some),
+            () = self.received() => Ok(None),
+        }
     }
 
     async fn received(&mut self) {

@@ -102,6 +102,7 @@ impl<T: model::Text> Type for Text<T> {
             }
             [] => MetaSchema {
                 pattern: Some(T::PATTERN.to_owned()),
+                max_length: T::MAX_CHARS,
                 example: Some(T::EXAMPLE.into()),
                 ..MetaSchema::new("string")
             },

@@ -168,3 +168,48 @@ fn a_database_that_does_not_answer_is_one_line() {
         assert!(!missing.exists(), "{args:?} made something");
     }
 }
+
+#[test]
+fn a_folder_or_an_address_that_cannot_be_is_named() {
+    for (args, flag) in [
+        (&["--data-dir=/dev/null/data"][..], "--data-dir:"),
+        (&["--data-dir=/dev/null", "migrate"], "--data-dir:"),
+        (&["--listen=nowhere.invalid:80"], "--listen:"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let line = refused(args, &[("IMGSRV_DATA_DIR", folder.path().to_str().expect("UTF-8"))]);
+        assert!(line.starts_with(&format!("error: {flag}")), "{line}");
+    }
+}
+
+#[test]
+fn the_way_back_in_needs_the_database_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let run = |args: &[&str]| imgsrv(args, &[("IMGSRV_DATA_DIR", data.to_str().expect("UTF-8"))]);
+    for args in [&["migrate"][..], &["check"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+    }
+    std::fs::remove_dir_all(data.join("objects")).expect("the store");
+    assert_eq!(run(&["check"]).status.code(), Some(1));
+    let output = run(&["bootstrap-token"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("imgsrv bootstrap token (one-time): imgsrv_at_"));
+    assert!(!data.join("objects").exists(), "nothing is made");
+}
+
+#[test]
+fn what_lies_in_the_folder_is_for_nobody_else() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
+        .expect("a folder that all may read");
+    let output = imgsrv(&["migrate"], &[("IMGSRV_DATA_DIR", folder.path().to_str().expect("UTF-8"))]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for entry in std::fs::read_dir(folder.path()).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let mode = entry.metadata().expect("its mode").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?} is {mode:o}", entry.path());
+    }
+}

@@ -20,6 +20,7 @@ use sea_orm::{
     SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, UpdateMany,
 };
 use tracing::Instrument;
+use uuid::Uuid;
 
 pub(crate) use error::db_error;
 
@@ -119,6 +120,18 @@ impl Db {
         use entity::instance::{Column, Entity};
         let update = Entity::update_many().col_expr(Column::Turn, Expr::col(Column::Turn).add(1));
         if hit(tx, update).await? { Ok(()) } else { Err(Error::bug("the table instance has no row")) }
+    }
+
+    /// The name of the store that this database goes with: `new`, unless it has one.
+    pub(crate) async fn name_store(tx: &Tx, new: Uuid) -> Result<Uuid> {
+        use entity::instance::{Column, Entity};
+        Self::lock_instance(tx).await?;
+        let name = Entity::find().one(tx).await.map_err(db_error)?.and_then(|row| row.store);
+        if let Some(name) = name {
+            return Ok(name);
+        }
+        hit(tx, Entity::update_many().col_expr(Column::Store, Expr::value(new))).await?;
+        Ok(new)
     }
 
     /// What an error of sea-orm means to a caller: full, unavailable, or a bug.

@@ -17,9 +17,9 @@ text!(OperatingSystem, "operating system", r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
 text!(Architecture, "architecture", r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$", "amd64");
 text!(AttachmentName, "attachment name", r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$", "incus.tar.xz");
 text!(
-    /// Type and subtype are tokens of RFC 9110 §5.6.2; parameters may follow.
+    /// Type and subtype are names of RFC 6838 §4.2; parameters may follow (RFC 9110 §8.3.1).
     MediaType, "media type",
-    r"^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}( ?; ?[A-Za-z0-9!#$&^_.+-]{1,64}=[A-Za-z0-9!#$&^_.+-]{1,127}){0,8}$",
+    r#"^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}( ?; ?[A-Za-z0-9!#$&^_.+-]{1,64}=([A-Za-z0-9!#$%&'*+.^_`|~-]{1,127}|"[ !#-\[\]-~]{0,127}")){0,8}$"#,
     "application/x-qemu-disk"
 );
 text!(
@@ -28,8 +28,10 @@ text!(
 );
 text!(
     /// Text for people: a display name, a description, a token's name. Not blank, no control characters but line breaks and tabs.
-    Prose, "text", r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]{0,4000}[^\s\u0000-\u001f\u007f][^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]{0,4000}$",
-    "Debian 13 with cloud-init"
+    Prose, "text",
+    r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]*[^\s\u0000-\u001f\u007f][^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]*$",
+    "Debian 13 with cloud-init", 8000 characters,
+    "must be 1 to 8000 characters, not blank, without control characters but line breaks and tabs"
 );
 
 impl Variant {

@@ -41,7 +41,7 @@ impl TryFrom<i64> for PartNumber {
             .ok()
             .filter(|number| (Self::MIN..=Self::MAX).contains(number))
             .map(Self)
-            .ok_or(InvalidText { what: "part number", pattern: "^([1-9][0-9]{0,3}|10000)$" })
+            .ok_or(InvalidText::other("part number", "must be from 1 to 10000"))
     }
 }
 

@@ -16,22 +16,47 @@ pub trait Text: FromStr<Err = InvalidText> + Display + AsRef<str> + Clone + Debu
     const PATTERN: &'static str;
     /// A value that follows the rule.
     const EXAMPLE: &'static str;
+    /// The most characters, where the pattern does not say: to count thousands is more than a regular expression does
+    /// quickly.
+    const MAX_CHARS: Option<usize> = None;
+    /// The rule in words, where the pattern is hard to read: `must be …`.
+    const RULE: Option<&'static str> = None;
     /// Every value, where the type is a closed list of words; the pattern then only shows it to people.
     const WORDS: &'static [&'static str] = &[];
 }
 
 /// A text that is not what it should be; says the rule and never repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} must match {pattern}")]
+#[error("{what} {}", self.rule())]
 pub struct InvalidText {
     /// What was expected, `image name`.
     pub what: &'static str,
-    /// The pattern that it does not match.
-    pub pattern: &'static str,
+    pattern: &'static str,
+    words: Option<&'static str>,
+}
+
+impl InvalidText {
+    /// A text that is no `T`.
+    pub const fn of<T: Text>() -> Self {
+        Self { what: T::WHAT, pattern: T::PATTERN, words: T::RULE }
+    }
+
+    /// The refusal of what is no text at all outside.
+    pub(crate) const fn other(what: &'static str, words: &'static str) -> Self {
+        Self { what, pattern: "", words: Some(words) }
+    }
+
+    /// The rule that it breaks: `must match …`.
+    pub fn rule(&self) -> String {
+        self.words.map_or_else(|| format!("must match {}", self.pattern), str::to_owned)
+    }
 }
 
 macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $pattern:literal, $example:literal) => {
+    (
+        $(#[$doc:meta])* $name:ident, $what:literal, $pattern:literal, $example:literal
+        $(, $max:literal characters, $rule:literal)?
+    ) => {
         #[doc = concat!($what, ", matching `", $pattern, "`.")]
         #[doc = ""]
         $(#[$doc])*
@@ -48,6 +73,10 @@ macro_rules! text {
             const WHAT: &'static str = $what;
             const PATTERN: &'static str = $pattern;
             const EXAMPLE: &'static str = $example;
+            $(
+                const MAX_CHARS: Option<usize> = Some($max);
+                const RULE: Option<&'static str> = Some($rule);
+            )?
         }
 
         impl std::str::FromStr for $name {
@@ -56,10 +85,11 @@ macro_rules! text {
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 static RULE: std::sync::LazyLock<regex::Regex> =
                     std::sync::LazyLock::new(|| regex::Regex::new($pattern).expect("the pattern is a constant"));
-                if RULE.is_match(text) {
+                let fits = <Self as $crate::model::Text>::MAX_CHARS.is_none_or(|max| text.chars().nth(max).is_none());
+                if fits && RULE.is_match(text) {
                     Ok(Self(text.to_owned()))
                 } else {
-                    Err($crate::model::InvalidText { what: $what, pattern: $pattern })
+                    Err($crate::model::InvalidText::of::<Self>())
                 }
             }
         }
@@ -134,7 +164,7 @@ macro_rules! words {
                     .iter()
                     .copied()
                     .find(|value| value.word() == text)
-                    .ok_or($crate::model::InvalidText { what: $what, pattern: concat!("^(", words!(@join $($word)+), ")$") })
+                    .ok_or($crate::model::InvalidText::of::<Self>())
             }
         }
 

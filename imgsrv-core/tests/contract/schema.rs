@@ -1,11 +1,18 @@
 //! The schema and the engine's checks of it.
 
+use imgsrv_core::model::Scope;
 use imgsrv_core::{Engine, Error};
 use imgsrv_migration::{Migrator, MigratorTrait};
 
 use crate::fixture::{Fixture, bytes};
 
-crate::behaviours!(migrations_run_again, a_database_without_migrations_is_refused, a_newer_schema_is_refused);
+crate::behaviours!(
+    migrations_run_again,
+    a_database_without_migrations_is_refused,
+    a_newer_schema_is_refused,
+    a_store_of_another_database_is_refused,
+    a_store_that_was_exchanged_is_left_alone,
+);
 
 async fn build(f: &Fixture) -> Result<Engine, Error> {
     Engine::builder(f.database.clone(), f.store.clone()).clock(f.clock.clone()).build().await
@@ -16,7 +23,7 @@ async fn migrations_run_again(f: &Fixture) {
     f.sql("delete from seaql_migrations").await.expect("forgotten");
     Migrator::up(&f.database, None).await.expect("the same migrations on the same tables");
     build(f).await.expect("an engine");
-    f.engine.get_manifest(&draft.0, &draft.1, imgsrv_core::model::Scope::Published).await.expect("what was there");
+    f.engine.get_manifest(&draft.0, &draft.1, Scope::Published).await.expect("what was there");
 }
 
 async fn a_database_without_migrations_is_refused(f: &Fixture) {
@@ -30,4 +37,35 @@ async fn a_newer_schema_is_refused(f: &Fixture) {
     f.sql("insert into seaql_migrations (version, applied_at) values ('m9999_later', 0)").await.expect("a migration");
     let refused = build(f).await.expect_err("a newer schema");
     assert!(refused.to_string().contains("m9999_later"), "{refused}");
+}
+
+/// The object by which a database knows its store.
+const NAME: &str = "imgsrv-store";
+
+async fn a_store_of_another_database_is_refused(f: &Fixture) {
+    let draft = f.published(&bytes(2, 1000)).await;
+    let own = f.store.read(NAME).await.expect("a name").to_vec();
+    for found in [None, Some("0b6f4a52-6d5e-4c6b-8a2e-1d1f0c9b7a63"), Some("0b6f"), Some("")] {
+        match found {
+            Some(found) => drop(f.store.write(NAME, found.as_bytes()).await.expect("another name")),
+            None => f.store.delete(NAME).await.expect("no name"),
+        }
+        let refused = build(f).await.expect_err("not the objects that the rows know");
+        assert!(refused.to_string().starts_with("store: belongs to another database"), "{refused}");
+        assert!(refused.to_string().contains(std::str::from_utf8(&own).expect("text")), "{refused}");
+    }
+    f.store.write(NAME, own).await.expect("as the refusal says");
+    build(f).await.expect("an engine").get_manifest(&draft.0, &draft.1, Scope::Published).await.expect("a manifest");
+}
+
+async fn a_store_that_was_exchanged_is_left_alone(f: &Fixture) {
+    let digest = f.upload(&bytes(3, 1000)).await;
+    f.engine.check_store().await.expect("the store");
+    let own = f.store.read(NAME).await.expect("a name").to_vec();
+    f.store.write(NAME, "0b6f4a52-6d5e-4c6b-8a2e-1d1f0c9b7a63").await.expect("another name");
+    assert!(f.engine.check_store().await.is_err());
+    assert!(f.engine.sweep().await.is_err(), "what no row knows may be another's");
+    f.store.write(NAME, own).await.expect("the name");
+    f.engine.sweep().await.expect("a sweep");
+    f.read(&digest).await.expect("the bytes");
 }

@@ -10,6 +10,7 @@ use super::respond::NoContent;
 use super::{Tag, page};
 use crate::caching::Cached;
 use crate::extract::CanWriteContent;
+use crate::number::Limit;
 use crate::problem::Problem;
 use crate::text::Text;
 use crate::view::{Alias, Aliases, PutAlias, Version};
@@ -25,7 +26,7 @@ impl AliasesApi {
         engine: Data<&Engine>,
         image: Path<Text<ImageName>>,
         /// At most so many, 1 to 1000.
-        limit: Query<Option<i64>>,
+        limit: Query<Option<Limit>>,
         /// The `next_cursor` of the page before.
         cursor: Query<Option<Text<Cursor>>>,
         request: &Request,

@@ -12,6 +12,7 @@ use super::{Tag, page};
 use crate::caching::Cached;
 use crate::download::{Download, File};
 use crate::extract::{CanWriteContent, Reader};
+use crate::number::Limit;
 use crate::problem::Problem;
 use crate::text::{Id, Text};
 use crate::view::{AddArtifact, Artifact, Artifacts};
@@ -46,7 +47,7 @@ impl ArtifactsApi {
         image: Path<Text<ImageName>>,
         version: Path<Text<VersionName>>,
         /// At most so many, 1 to 1000.
-        limit: Query<Option<i64>>,
+        limit: Query<Option<Limit>>,
         /// The `next_cursor` of the page before.
         cursor: Query<Option<Text<Cursor>>>,
         request: &Request,
@@ -118,12 +119,12 @@ impl ArtifactsApi {
     }
 }
 
-/// Everything that tells the artifact from others, so that two downloads never share a name.
+/// What a person tells files of a version apart by.
 fn file_name(image: &ImageName, version: &VersionName, artifact: &ArtifactModel) -> String {
     let ArtifactModel { variant, operating_system, architecture, format, .. } = artifact;
     if *variant == Variant::default_variant() {
         format!("{image}-{version}-{operating_system}-{architecture}.{format}")
     } else {
-        format!("{image}-{version}-{variant}-{operating_system}-{architecture}.{format}")
+        format!("{image}-{version}-{operating_system}-{architecture}-{variant}.{format}")
     }
 }

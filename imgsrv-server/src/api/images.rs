@@ -10,6 +10,7 @@ use super::respond::{Created, NoContent};
 use super::{Tag, page};
 use crate::caching::Cached;
 use crate::extract::{CanWriteContent, Reader};
+use crate::number::Limit;
 use crate::problem::Problem;
 use crate::text::Text;
 use crate::view::{CreateImage, Image, Images};
@@ -38,7 +39,7 @@ impl ImagesApi {
         engine: Data<&Engine>,
         reader: Reader,
         /// At most so many, 1 to 1000.
-        limit: Query<Option<i64>>,
+        limit: Query<Option<Limit>>,
         /// The `next_cursor` of the page before.
         cursor: Query<Option<Text<Cursor>>>,
         request: &Request,

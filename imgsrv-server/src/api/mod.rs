@@ -20,6 +20,7 @@ use poem_openapi::{OpenApi, OpenApiService, Tags};
 
 pub use health::Readiness;
 
+use crate::number::Limit;
 use crate::problem::Problem;
 use crate::text::Text;
 
@@ -73,7 +74,7 @@ pub(crate) fn service() -> OpenApiService<impl OpenApi, ()> {
 }
 
 /// The page that `limit` and `cursor` ask for.
-pub(crate) fn page(limit: &Query<Option<i64>>, cursor: Query<Option<Text<Cursor>>>) -> Result<Page, Problem> {
-    Page::new(limit.0, cursor.0.map(|cursor| cursor.0))
+pub(crate) fn page(limit: &Query<Option<Limit>>, cursor: Query<Option<Text<Cursor>>>) -> Result<Page, Problem> {
+    Page::new(limit.0.map(|limit| limit.0), cursor.0.map(|cursor| cursor.0))
         .ok_or_else(|| Problem::invalid("limit", format!("must be from 1 to {}", Page::MAX)))
 }

@@ -10,7 +10,7 @@ use super::{Tag, page};
 use crate::body::content_length;
 use crate::content_digest;
 use crate::extract::CanWriteContent;
-use crate::number::Number;
+use crate::number::{Limit, Number};
 use crate::problem::Problem;
 use crate::text::{Id, Text};
 use crate::view::{BeginUpload, CompleteUpload, Parts, StoredPart, Upload, Uploads};
@@ -59,7 +59,7 @@ impl UploadsApi {
         /// Only sessions in this state.
         state: Query<Option<Text<UploadState>>>,
         /// At most so many, 1 to 1000.
-        limit: Query<Option<i64>>,
+        limit: Query<Option<Limit>>,
         /// The `next_cursor` of the page before.
         cursor: Query<Option<Text<Cursor>>>,
     ) -> Result<Json<Uploads>, Problem> {

@@ -10,6 +10,7 @@ use super::respond::{Accepted, Created, NoContent};
 use super::{Tag, page};
 use crate::caching::Cached;
 use crate::extract::{CanWriteContent, Reader};
+use crate::number::Limit;
 use crate::problem::Problem;
 use crate::text::Text;
 use crate::view::{CreateVersion, Manifest, PublishJob, Version, Versions};
@@ -45,7 +46,7 @@ impl VersionsApi {
         /// Versions in this state; `published` when absent.
         state: Query<Option<Text<VersionState>>>,
         /// At most so many, 1 to 1000.
-        limit: Query<Option<i64>>,
+        limit: Query<Option<Limit>>,
         /// The `next_cursor` of the page before.
         cursor: Query<Option<Text<Cursor>>>,
         request: &Request,

@@ -14,6 +14,7 @@ use super::{principals, tokens};
 use crate::api::respond::{Created, NoContent};
 use crate::api::{Tag, page};
 use crate::extract::CanManageAuth;
+use crate::number::Limit;
 use crate::problem::Problem;
 use crate::text::Text;
 
@@ -37,7 +38,7 @@ impl AuthApi {
         engine: Data<&Engine>,
         _may: CanManageAuth,
         /// At most so many, 1 to 1000.
-        limit: Query<Option<i64>>,
+        limit: Query<Option<Limit>>,
         /// The `next_cursor` of the page before.
         cursor: Query<Option<Text<Cursor>>>,
     ) -> Result<Json<Principals>, Problem> {
@@ -100,7 +101,7 @@ impl AuthApi {
         _may: CanManageAuth,
         principal: Path<Text<OpaqueId>>,
         /// At most so many, 1 to 1000.
-        limit: Query<Option<i64>>,
+        limit: Query<Option<Limit>>,
         /// The `next_cursor` of the page before.
         cursor: Query<Option<Text<Cursor>>>,
     ) -> Result<Json<ApiTokens>, Problem> {

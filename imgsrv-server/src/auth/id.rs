@@ -31,7 +31,7 @@ impl FromStr for OpaqueId {
         if (1..=Self::LONGEST).contains(&text.len()) && text.bytes().all(valid) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidText { what: Self::WHAT, pattern: Self::PATTERN })
+            Err(InvalidText::of::<Self>())
         }
     }
 }

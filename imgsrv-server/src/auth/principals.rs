@@ -43,10 +43,7 @@ impl FromStr for PrincipalKind {
     type Err = InvalidText;
 
     fn from_str(text: &str) -> Result<Self, InvalidText> {
-        [Self::User, Self::Service]
-            .into_iter()
-            .find(|kind| kind.as_ref() == text)
-            .ok_or(InvalidText { what: Self::WHAT, pattern: Self::PATTERN })
+        [Self::User, Self::Service].into_iter().find(|kind| kind.as_ref() == text).ok_or(InvalidText::of::<Self>())
     }
 }
 

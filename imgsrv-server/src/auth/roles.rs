@@ -69,7 +69,7 @@ impl FromStr for Role {
     type Err = InvalidText;
 
     fn from_str(text: &str) -> Result<Self, InvalidText> {
-        Self::all().find(|role| role.id() == text).ok_or(InvalidText { what: Self::WHAT, pattern: Self::PATTERN })
+        Self::all().find(|role| role.id() == text).ok_or(InvalidText::of::<Self>())
     }
 }
 

@@ -39,7 +39,7 @@ fn create(path: &Path) -> Result<(), Failure> {
 }
 
 fn failed(path: &Path, err: &io::Error) -> Failure {
-    Failure::run(format!("the folder {} is not usable: {err}", path.display()))
+    Failure::Config(format!("--data-dir: {} is not usable: {err}", path.display()))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ async fn every_way_to_the_bytes_says_what_they_are() {
     let blob = format!("/v1/blobs/{}", digest(&whole));
     for (path, media_type, name) in [
         (format!("{base}/{plain}/download"), "application/x-qemu-disk", "debian-1_0-linux-amd64.qcow2"),
-        (format!("{base}/{cloud}/download"), "application/x-qemu-disk", "debian-1_0-cloud-linux-amd64.qcow2"),
+        (format!("{base}/{cloud}/download"), "application/x-qemu-disk", "debian-1_0-linux-amd64-cloud.qcow2"),
         (format!("{base}/{plain}/attachments/{attachment}/download"), "text/html", "notes.txt"),
         (blob.clone(), "application/octet-stream", digest(&whole).trim_start_matches("sha256:")),
     ] {

@@ -1,7 +1,8 @@
--- One row: the lock for decisions about the server as a whole.
+-- One row: the lock for decisions about the server as a whole, and the name of the store whose objects the rows know.
 create table if not exists instance (
   id integer primary key check (id = 1),
-  turn bigint not null
+  turn bigint not null,
+  store uuid
 );
 insert into instance (id, turn) values (1, 0) on conflict do nothing;
 

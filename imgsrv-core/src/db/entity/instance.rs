@@ -1,4 +1,4 @@
-//! The lock for decisions about the server as a whole: one row.
+//! One row: the lock for decisions about the server as a whole, and the store that the database goes with.
 
 use sea_orm::entity::prelude::*;
 
@@ -8,6 +8,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i32,
     pub turn: i64,
+    pub store: Option<Uuid>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

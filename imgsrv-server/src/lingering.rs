@@ -1,0 +1,109 @@
+//! The end of a connection whose client may still be sending.
+//!
+//! A socket that is closed with bytes unread resets the connection, and the reset may overtake an answer that the client
+//! has not read: who sends gigabytes that were refused at the first would hear of a broken pipe and not of why. So the
+//! server says that nothing more comes from it, and reads on for a while (RFC 9112 §9.6).
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// How long the client may go on sending.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// How long it may pause meanwhile.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Whether the client may be sending what nobody will read. Clones share one answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unread(Arc<AtomicBool>);
+
+impl Unread {
+    pub(crate) fn set(&self, unread: bool) {
+        self.0.store(unread, Ordering::Relaxed);
+    }
+}
+
+/// A connection that is closed only after its client has had time to read the last answer.
+#[derive(Debug)]
+pub(crate) struct Lingering<I> {
+    inner: I,
+    unread: Unread,
+    ending: Option<Ending>,
+}
+
+#[derive(Debug)]
+struct Ending {
+    by: Instant,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl<I> Lingering<I> {
+    pub(crate) fn new(inner: I, unread: Unread) -> Self {
+        Self { inner, unread, ending: None }
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Lingering<I> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let ending =
+            self.ending.get_or_insert_with(|| Ending { by: Instant::now() + LONGEST, pause: Box::pin(sleep(PAUSE)) });
+        let mut scratch = [0; 16 << 10];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    let now = Instant::now();
+                    if now >= ending.by {
+                        return Poll::Ready(());
+                    }
+                    ending.pause.as_mut().reset(ending.by.min(now + PAUSE));
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return ending.pause.as_mut().poll(cx),
+            }
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Lingering<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+        if self.unread.0.load(Ordering::Relaxed) {
+            ready!(self.poll_drain(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
