@@ -1,5 +1,7 @@
-//! What tests of an embedder need: an engine in memory whose clock obeys, and a PostgreSQL server of their own.
+//! What tests of an embedder need: an engine in memory whose clock obeys, and servers of their own.
 
+mod garage;
+mod keeper;
 mod postgres;
 
 use chrono::DateTime;
@@ -8,6 +10,7 @@ use opendal::Operator;
 use opendal::services::Memory;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 
+pub use garage::Garage;
 pub use postgres::Postgres;
 
 use crate::engine::Builder;

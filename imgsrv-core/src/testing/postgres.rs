@@ -1,14 +1,10 @@
 //! A PostgreSQL server for tests, made from the programs installed on this machine.
 
-use std::io::{self, BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::{env, fs};
+use std::process::{Command, Stdio};
+use std::{env, fs, io};
 
-/// How often a port is tried that another process may have taken meanwhile.
-const PORTS: usize = 5;
+use super::keeper::{Keeper, on_free_ports};
 
 /// A private PostgreSQL server on a free port of the loopback interface.
 ///
@@ -17,8 +13,7 @@ const PORTS: usize = 5;
 /// own [database](Self::create_database).
 #[derive(Debug)]
 pub struct Postgres {
-    /// The shell that keeps the server; it stops it when the standard input closes.
-    keeper: Child,
+    _keeper: Keeper,
     programs: PathBuf,
     port: u16,
 }
@@ -30,43 +25,14 @@ impl Postgres {
     /// `NotFound` when PostgreSQL is not installed; what the server said when it does not start.
     pub fn start() -> io::Result<Self> {
         let programs = installed()?;
-        let mut tries = 1;
-        loop {
-            match Self::start_on(&programs, free_port()?) {
-                Err(err) if err.kind() == io::ErrorKind::AddrInUse && tries < PORTS => tries += 1,
-                started => return started,
-            }
-        }
+        on_free_ports(|[port]| Self::start_on(&programs, port))
     }
 
     fn start_on(programs: &Path, port: u16) -> io::Result<Self> {
-        let mut keeper = Command::new("sh")
-            .args(["-c", include_str!("postgres.sh")])
-            .env("BIN", programs)
-            .env("PORT", port.to_string())
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0) // Ctrl-C is for the tests; the keeper cleans up after them
-            .spawn()?;
-
-        let mut line = String::new();
-        if let Some(stdout) = keeper.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line)?;
-        }
-        let mut said = String::new();
-        if line != "ready\n" {
-            drop(keeper.stdin.take());
-            if let Some(mut stderr) = keeper.stderr.take() {
-                stderr.read_to_string(&mut said)?;
-            }
-            keeper.wait()?;
-            let taken = said.contains("Address already in use");
-            let kind = if taken { io::ErrorKind::AddrInUse } else { io::ErrorKind::Other };
-            return Err(io::Error::new(kind, format!("PostgreSQL did not start:\n{said}")));
-        }
-        Ok(Self { keeper, programs: programs.to_owned(), port })
+        let text = port.to_string();
+        let variables = [("BIN", programs.as_os_str()), ("PORT", text.as_ref())];
+        let keeper = Keeper::start("PostgreSQL", include_str!("postgres.sh"), &variables)?;
+        Ok(Self { _keeper: keeper, programs: programs.to_owned(), port })
     }
 
     /// The port on 127.0.0.1.
@@ -113,13 +79,6 @@ impl Postgres {
     }
 }
 
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait(); // there is nobody to tell
-    }
-}
-
 /// The folder of the server's programs: the one that `PATH` leads to, else the newest of those that Debian keeps out
 /// of it.
 fn installed() -> io::Result<PathBuf> {
@@ -146,13 +105,10 @@ fn installed() -> io::Result<PathBuf> {
         })
 }
 
-/// A port that is free now.
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     #[test]

@@ -1,23 +1,44 @@
 //! The pairs of database and store. A further pair is a line in each match.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use imgsrv_core::opendal::layers::RetryLayer;
 use imgsrv_core::opendal::{Operator, services};
 use imgsrv_core::sea_orm::{ConnectOptions, Database, DatabaseConnection};
-use imgsrv_core::testing::{Postgres, sqlite_in_memory};
+use imgsrv_core::testing::{Garage, Postgres, sqlite_in_memory};
 use imgsrv_migration::{Migrator, MigratorTrait};
 use tempfile::TempDir;
+
+use crate::s3::{self, S3};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pair {
     SqliteMemory,
     SqliteFs,
+    SqliteGarage,
     PostgresFs,
+    PostgresS3,
+    PostgresGarage,
 }
 
+/// What holds a pair's store, for as long as the trial lasts.
+pub(crate) type Held = Option<S3>;
+
 impl Pair {
-    pub(crate) const ALL: &[Self] = &[Self::SqliteMemory, Self::SqliteFs, Self::PostgresFs];
+    pub(crate) const ALL: &[Self] = &[
+        Self::SqliteMemory,
+        Self::SqliteFs,
+        Self::SqliteGarage,
+        Self::PostgresFs,
+        Self::PostgresS3,
+        Self::PostgresGarage,
+    ];
+
+    pub(crate) fn is_postgres(self) -> bool {
+        matches!(self, Self::PostgresFs | Self::PostgresS3 | Self::PostgresGarage)
+    }
 
     /// The database's writing and reading handles.
     pub(crate) async fn database(self, servers: &Servers, folder: &TempDir) -> [DatabaseConnection; 2] {
@@ -26,13 +47,13 @@ impl Pair {
                 let db = sqlite_in_memory().await.expect("SQLite");
                 [db.clone(), db]
             }
-            Self::SqliteFs => {
+            Self::SqliteFs | Self::SqliteGarage => {
                 let path = folder.path().join("imgsrv.db");
                 let writer = connect(&format!("sqlite://{}?mode=rwc", path.display()), 1).await;
                 Migrator::up(&writer, None).await.expect("migrations");
                 [writer, connect(&format!("sqlite://{}?mode=ro", path.display()), 4).await]
             }
-            Self::PostgresFs => {
+            Self::PostgresFs | Self::PostgresS3 | Self::PostgresGarage => {
                 let db = connect(&servers.new_database(), 16).await;
                 Migrator::up(&db, None).await.expect("migrations");
                 [db.clone(), db]
@@ -40,16 +61,43 @@ impl Pair {
         }
     }
 
-    pub(crate) fn store(self, folder: &TempDir) -> Operator {
+    pub(crate) async fn store(self, servers: &Servers, folder: &TempDir) -> (Operator, Held) {
+        let objects = folder.path().join("objects");
         match self {
-            Self::SqliteMemory => Operator::new(services::Memory::default()),
+            Self::SqliteMemory => (Operator::new(services::Memory::default()).expect("a store"), None),
             Self::SqliteFs | Self::PostgresFs => {
-                let root = folder.path().join("objects");
-                Operator::new(services::Fs::default().root(&root.display().to_string()))
+                let fs = services::Fs::default().root(&objects.display().to_string());
+                (Operator::new(fs).expect("a store"), None)
+            }
+            Self::PostgresS3 => {
+                let server = S3::start(&objects).await;
+                let s3 = services::S3::default()
+                    .endpoint(&format!("http://{}", server.address))
+                    .bucket(s3::BUCKET)
+                    .region("us-east-1")
+                    .access_key_id(s3::ACCESS_KEY_ID)
+                    .secret_access_key(s3::SECRET_ACCESS_KEY);
+                (reliable(s3), Some(server))
+            }
+            Self::SqliteGarage | Self::PostgresGarage => {
+                let (garage, bucket) = servers.new_bucket();
+                let s3 = services::S3::default()
+                    .endpoint(&format!("http://{}", garage.endpoint()))
+                    .bucket(&bucket)
+                    .region(Garage::REGION)
+                    .access_key_id(Garage::ACCESS_KEY_ID)
+                    .secret_access_key(Garage::SECRET_ACCESS_KEY);
+                (reliable(s3), None)
             }
         }
-        .expect("a store")
     }
+}
+
+/// As a server would have it: a call that fails in passing is repeated.
+fn reliable(s3: services::S3) -> Operator {
+    imgsrv_core::opendal::install_default(); // the HTTP client, which default features would install by themselves
+    let operator = Operator::new(s3.disable_config_load()).expect("a store");
+    operator.layer(RetryLayer::new().with_jitter())
 }
 
 impl fmt::Display for Pair {
@@ -57,7 +105,10 @@ impl fmt::Display for Pair {
         f.write_str(match self {
             Self::SqliteMemory => "sqlite+memory",
             Self::SqliteFs => "sqlite+fs",
+            Self::SqliteGarage => "sqlite+garage",
             Self::PostgresFs => "postgres+fs",
+            Self::PostgresS3 => "postgres+s3",
+            Self::PostgresGarage => "postgres+garage",
         })
     }
 }
@@ -81,19 +132,28 @@ pub(crate) struct Servers(Arc<Started>);
 #[derive(Default)]
 struct Started {
     postgres: OnceLock<Postgres>,
-    databases: Mutex<u32>,
+    garage: OnceLock<Garage>,
+    names: AtomicU32,
 }
 
 impl Servers {
     /// The URL of an empty database.
     fn new_database(&self) -> String {
         let postgres = self.0.postgres.get_or_init(|| Postgres::start().expect("PostgreSQL"));
-        let name = {
-            let mut databases = self.0.databases.lock().unwrap_or_else(PoisonError::into_inner);
-            *databases += 1;
-            format!("trial{databases}")
-        };
+        let name = self.new_name();
         postgres.create_database(&name).expect("a database");
         postgres.url(&name)
+    }
+
+    /// An empty bucket.
+    fn new_bucket(&self) -> (&Garage, String) {
+        let garage = self.0.garage.get_or_init(|| Garage::start().expect("Garage"));
+        let name = self.new_name();
+        garage.create_bucket(&name).expect("a bucket");
+        (garage, name)
+    }
+
+    fn new_name(&self) -> String {
+        format!("trial{}", self.0.names.fetch_add(1, Ordering::Relaxed))
     }
 }

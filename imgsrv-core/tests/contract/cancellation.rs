@@ -12,7 +12,6 @@ use imgsrv_core::model::{
 use imgsrv_core::{Engine, PartClaim};
 use tokio::sync::Mutex;
 
-use crate::backend::Pair;
 use crate::fixture::{Fixture, artifact, attachment, body, bytes, image, listed, number, promise, version};
 
 crate::behaviours!(a_thousand_callers_go_away, what_was_begun_runs_to_its_end);
@@ -162,13 +161,13 @@ async fn quiet(f: &Fixture) {
     let mut before = 0;
     f.wait_until(async || {
         let writing = f.count("select count(*) from part_attempts where state = 'writing'").await;
-        let busy = match f.pair {
-            Pair::PostgresFs => {
+        let busy = match f.pair.is_postgres() {
+            true => {
                 let others =
                     "datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
                 f.count(&format!("select count(*) from pg_stat_activity where {others} and state <> 'idle'")).await
             }
-            Pair::SqliteMemory | Pair::SqliteFs => 0,
+            false => 0,
         };
         let events = f.count("select count(*) from events").await;
         calm = if writing == 0 && busy == 0 && events == before { calm + 1 } else { 0 };
@@ -188,7 +187,7 @@ async fn a_thousand_callers_go_away(f: &Fixture) {
     });
     calls.buffer_unordered(AT_ONCE).collect::<()>().await;
     tokio::time::timeout(Duration::from_secs(30), quiet(f)).await.expect("all that was begun comes to its end");
-    if f.pair == Pair::PostgresFs {
+    if f.pair.is_postgres() {
         let open = "select count(*) from pg_stat_activity where datname = current_database() \
                     and state like 'idle in transaction%'";
         assert_eq!(f.count(open).await, 0);

@@ -9,7 +9,6 @@ use imgsrv_core::model::{
 };
 use imgsrv_core::{Condition, Error, Resource, Result};
 
-use crate::backend::Pair;
 use crate::fixture::{
     Fixture, PART, artifact, attachment, blob_ref, bytes, condition, image, listed, promise, version,
 };
@@ -424,7 +423,7 @@ async fn what_is_published_is_not_edited(f: &Fixture) {
 
 /// What another program must not do to versions in this state.
 async fn triggers_refuse(f: &Fixture, state: &str) {
-    let new_id = if f.pair == Pair::PostgresFs { "gen_random_uuid()" } else { "randomblob(16)" };
+    let new_id = if f.pair.is_postgres() { "gen_random_uuid()" } else { "randomblob(16)" };
     let versions = format!("(select id from versions where state = '{state}')");
     let artifacts = format!("(select id from artifacts where version_id in {versions})");
     let drafts = "(select id from versions where state = 'draft')";

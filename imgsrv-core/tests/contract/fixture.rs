@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::backend::{Pair, Servers};
+use crate::backend::{Held, Pair, Servers};
 
 pub(crate) struct Fixture {
     pub engine: Engine,
@@ -29,6 +29,7 @@ pub(crate) struct Fixture {
     pub database: DatabaseConnection,
     reader: DatabaseConnection,
     pub pair: Pair,
+    _held: Held,
     _folder: TempDir,
 }
 
@@ -39,11 +40,11 @@ impl Fixture {
     pub(crate) async fn new(pair: Pair, servers: &Servers) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let [database, reader] = pair.database(servers, &folder).await;
-        let store = pair.store(&folder);
+        let (store, held) = pair.store(servers, &folder).await;
         let clock = manual_clock();
         let build = || builder(&database, &reader, &store, &clock).build();
         let (engine, other) = (build().await.expect("an engine"), build().await.expect("another engine"));
-        Self { engine, other, clock, store, database, reader, pair, _folder: folder }
+        Self { engine, other, clock, store, database, reader, pair, _held: held, _folder: folder }
     }
 
     /// A further node, with a publish step of its own.

@@ -11,6 +11,7 @@ mod catalog;
 mod fixture;
 mod publish;
 mod races;
+mod s3;
 mod schema;
 mod sweep;
 mod uploads;

@@ -14,7 +14,6 @@ use imgsrv_core::{Condition, Engine, Error, FieldError, Settings};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::backend::Pair;
 use crate::fixture::{Fixture, artifact, attachment, bytes, condition, listed};
 
 crate::behaviours!(
@@ -485,7 +484,7 @@ async fn what_cannot_be_retried(f: &Fixture) {
     let id = publish(&f.engine, &draft).await.job.id;
     runs(&f.engine, 1).await;
     assert_eq!(condition(f.engine.retry_job(id).await), Condition::WrongState, "succeeded");
-    let hex = if f.pair == Pair::PostgresFs { "replace(cast(id as text), '-', '')" } else { "hex(id)" };
+    let hex = if f.pair.is_postgres() { "replace(cast(id as text), '-', '')" } else { "hex(id)" };
     let listing = f.texts(&format!("select {hex} from jobs where kind = 'list-objects'")).await;
     let listing = listing[0].parse::<uuid::Uuid>().expect("an id");
     for id in [listing, f.clock.new_id()] {

@@ -1,0 +1,101 @@
+//! A Garage server for tests: the S3 protocol as a real store speaks it.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::{env, io};
+
+use super::keeper::{Keeper, on_free_ports};
+
+/// A private Garage node on free ports of the loopback interface.
+///
+/// It does not wait for the disk, and is gone with its folder when this value is dropped or its process ends, in
+/// whatever way. Starting one takes a second and blocks; share it, and give each test its own
+/// [bucket](Self::create_bucket).
+#[derive(Debug)]
+pub struct Garage {
+    keeper: Keeper,
+    program: PathBuf,
+    port: u16,
+}
+
+impl Garage {
+    /// The region that requests are signed for.
+    pub const REGION: &str = "garage";
+    /// The id of the one key; it may do everything with the buckets made here.
+    pub const ACCESS_KEY_ID: &str = "GK0123456789abcdef01234567";
+    /// The secret of that key.
+    pub const SECRET_ACCESS_KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    /// Starts a new, empty node and waits until it answers.
+    ///
+    /// # Errors
+    /// `NotFound` when Garage is not installed; what it said when it does not start.
+    pub fn start() -> io::Result<Self> {
+        let program = installed()?;
+        on_free_ports(|[port, rpc_port]| {
+            let ports = [port, rpc_port].map(|port| port.to_string());
+            let variables = [
+                ("GARAGE", program.as_os_str()),
+                ("PORT", ports[0].as_ref()),
+                ("RPC_PORT", ports[1].as_ref()),
+                ("GARAGE_DEFAULT_ACCESS_KEY", Self::ACCESS_KEY_ID.as_ref()),
+                ("GARAGE_DEFAULT_SECRET_KEY", Self::SECRET_ACCESS_KEY.as_ref()),
+            ];
+            let keeper = Keeper::start("Garage", include_str!("garage.sh"), &variables)?;
+            Ok(Self { keeper, program: program.clone(), port })
+        })
+    }
+    /// Where it speaks S3, as `host:port`: plain HTTP, buckets in the path.
+    pub fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Makes an empty bucket.
+    ///
+    /// # Errors
+    /// What Garage said, for example that there is one of this name.
+    pub fn create_bucket(&self, name: &str) -> io::Result<()> {
+        self.run(&["bucket", "create", name])?;
+        self.run(&["bucket", "allow", "--read", "--write", "--owner", name, "--key", Self::ACCESS_KEY_ID])
+    }
+
+    fn run(&self, args: &[&str]) -> io::Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(["--config", &self.keeper.said]).args(args).stdin(Stdio::null());
+        let output = command.output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("garage: {}", String::from_utf8_lossy(&output.stderr).trim_end())))
+    }
+}
+
+fn installed() -> io::Result<PathBuf> {
+    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut programs =
+        env::split_paths(&path).chain(cargo.map(|cargo| cargo.join("bin"))).map(|dir| dir.join("garage"));
+    programs.find(|program| program.is_file()).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "no Garage in PATH or ~/.cargo/bin: `.ci/install` installs it, as does \
+             `cargo install garage --version 2.5.0 --locked`",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_with_a_bucket() {
+        let garage = Garage::start().unwrap();
+        garage.create_bucket("one").unwrap();
+        assert!(garage.create_bucket("one").is_err());
+        let config = PathBuf::from(&garage.keeper.said);
+        assert!(config.is_file());
+        drop(garage);
+        assert!(!config.exists());
+    }
+}

@@ -1,0 +1,81 @@
+//! Servers that live as long as the tests that use them.
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+/// How often ports are tried that other processes may have taken meanwhile.
+const TRIES: usize = 5;
+
+/// The shell that keeps a server. It stops it when its standard input closes: when this value is dropped or this process
+/// ends, in whatever way.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    shell: Child,
+    /// What it said beside `ready`.
+    pub(super) said: String,
+}
+
+impl Keeper {
+    /// Runs a script that prints a line beginning with `ready` once its server answers. Says `AddrInUse` when a port was taken.
+    pub(super) fn start(what: &str, script: &str, variables: &[(&str, &OsStr)]) -> io::Result<Self> {
+        let mut shell = Command::new("sh")
+            .args(["-c", script])
+            .envs(variables.iter().copied())
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0) // Ctrl-C is for the tests; the keeper cleans up after them
+            .spawn()?;
+
+        let mut line = String::new();
+        if let Some(stdout) = shell.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        if let Some(said) = line.strip_prefix("ready") {
+            return Ok(Self { shell, said: said.trim().to_owned() });
+        }
+        drop(shell.stdin.take());
+        let mut said = String::new();
+        if let Some(mut stderr) = shell.stderr.take() {
+            stderr.read_to_string(&mut said)?;
+        }
+        shell.wait()?;
+        let taken = said.contains("Address already in use");
+        let kind = if taken { io::ErrorKind::AddrInUse } else { io::ErrorKind::Other };
+        Err(io::Error::new(kind, format!("{what} did not start:\n{said}")))
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait(); // there is nobody to tell
+    }
+}
+
+/// Starts something on ports that are free now, and on others when somebody was faster.
+pub(super) fn on_free_ports<T, const N: usize>(mut start: impl FnMut([u16; N]) -> io::Result<T>) -> io::Result<T> {
+    let mut tries = 1;
+    loop {
+        match start(free_ports()?) {
+            Err(err) if err.kind() == io::ErrorKind::AddrInUse && tries < TRIES => tries += 1,
+            started => return started,
+        }
+    }
+}
+
+fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
+    let mut ports = [0; N];
+    // Held until all are found, or one could be found twice.
+    let mut held = Vec::with_capacity(N);
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
