@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::db::entity::blob_segment;
-use crate::db::{blobs, from_column, parts};
+use crate::db::{Tx, blobs, from_column, parts};
 use crate::engine::Change;
 use crate::model::{Blob, BlobState, Digest, Scope, Subject, UploadId};
 use crate::stream::{BlobStream, Next, Piece, Reading};
@@ -95,6 +95,15 @@ impl Engine {
         Ok(BlobStream { size: blob.size, range, body })
     }
 
+    /// Cites a blob; whether it can be used. The first statement of whatever relies on the blob.
+    pub(crate) async fn cite(&self, tx: &Tx, digest: &Digest) -> Result<bool> {
+        let before = blobs::cite(tx, digest, self.clock().now()).await?;
+        if let Some(before) = before.filter(|before| *before != BlobState::Live) {
+            self.record(tx, Change::new(Subject::Blob, digest, "revived").from(before).to(BlobState::Live)).await?;
+        }
+        Ok(before.is_some())
+    }
+
     /// The objects that a blob consists of, in order.
     ///
     /// # Errors
@@ -134,9 +143,10 @@ impl Engine {
             let whole = self.missing_objects(&segments).await?.is_empty();
             let (engine, digest) = (self.clone(), digest.clone());
             crate::detached(async move {
-                let tx = async |tx: &crate::db::Tx| {
+                let tx = async |tx: &Tx| {
                     if whole && blobs::repair(tx, &digest).await? {
-                        engine.record(tx, Change::new(Subject::Blob, &digest, "found whole")).await?;
+                        let change = Change::new(Subject::Blob, &digest, "found whole");
+                        engine.record(tx, change.from(BlobState::Damaged).to(BlobState::Live)).await?;
                     }
                     blobs::checked(tx, &digest, now).await
                 };
@@ -187,14 +197,13 @@ impl Engine {
             engine
                 .db()
                 .tx("mark_damaged", async |tx| {
-                    if !blobs::damage(tx, &digest).await? {
-                        return Ok(());
-                    }
+                    let Some(before) = blobs::hold(tx, &digest).await? else { return Ok(()) };
                     if !blobs::segment_exists(tx, &digest, &key).await? {
-                        blobs::repair(tx, &digest).await?;
                         return Ok(());
                     }
-                    engine.record(tx, Change::new(Subject::Blob, &digest, "damaged")).await
+                    blobs::damage(tx, &digest).await?;
+                    let change = Change::new(Subject::Blob, &digest, "damaged");
+                    engine.record(tx, change.from(before).to(BlobState::Damaged)).await
                 })
                 .await
         })

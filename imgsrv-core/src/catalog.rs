@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::db::{Tx, artifacts, blobs, catalog, jobs};
+use crate::db::{Tx, artifacts, catalog, jobs};
 use crate::engine::Change;
 use crate::model::{
     Alias, AliasName, Artifact, ArtifactId, Attachment, AttachmentId, Image, ImageName, JobKind, Manifest, NewArtifact,
@@ -72,7 +72,7 @@ impl Engine {
                         return Err(Error::precondition(Condition::NotEmpty, reason));
                     }
                     catalog::delete_image(tx, image.id).await?;
-                    engine.record(tx, Change::new(Subject::Image, image.id, "deleted").to(&image.name)).await
+                    engine.record(tx, Change::new(Subject::Image, image.id, "deleted").from(&image.name)).await
                 })
                 .await
         })
@@ -155,7 +155,7 @@ impl Engine {
                 jobs::delete_for(tx, JobKind::Publish, &id.to_string()).await?;
                 artifacts::delete_all(tx, id).await?;
                 catalog::delete_version(tx, id).await?;
-                engine.record(tx, Change::new(Subject::Version, id, "deleted")).await
+                engine.record(tx, Change::new(Subject::Version, id, "deleted").from(VersionState::Draft)).await
             };
             engine.edit(&image, &version, "delete_draft", edit).await
         })
@@ -205,7 +205,7 @@ impl Engine {
             check_requirements(&new.requirements)?;
             let edit = async |tx: &Tx, version_id: VersionId| {
                 let now = engine.clock().now();
-                blobs::cite(tx, &new.blob.digest, now).await?;
+                engine.cite(tx, &new.blob.digest).await?;
                 let artifact = Artifact {
                     id: engine.clock().new_id().into(),
                     version_id,
@@ -278,7 +278,7 @@ impl Engine {
             let edit = async |tx: &Tx, version_id: VersionId| {
                 let now = engine.clock().now();
                 let artifact = artifacts::get(tx, version_id, artifact).await?;
-                blobs::cite(tx, &new.blob.digest, now).await?;
+                engine.cite(tx, &new.blob.digest).await?;
                 let attachment = Attachment {
                     id: engine.clock().new_id().into(),
                     artifact_id: artifact.id,

@@ -54,11 +54,11 @@ impl Engine {
                     if !jobs::hold(tx, &job, now).await? {
                         return Ok(false);
                     }
-                    let before = uploads::get(tx, id).await?.state;
-                    let started = uploads::transition(tx, id, UploadEvent::IngestStarted, now).await?;
-                    if started && before != UploadState::Ingesting {
+                    let before = uploads::transition(tx, id, UploadEvent::IngestStarted, now).await?;
+                    // A worker that takes over finds it begun.
+                    if let Some(before) = before.filter(|before| before.state != UploadState::Ingesting) {
                         let change = Change::new(Subject::Upload, id, "ingest started");
-                        engine.record(tx, change.from(before).to(UploadState::Ingesting)).await?;
+                        engine.record(tx, change.from(before.state).to(UploadState::Ingesting)).await?;
                     }
                     Ok(true)
                 })
@@ -98,9 +98,7 @@ impl Engine {
                 .db()
                 .tx("fail_ingest", async |tx| {
                     if jobs::finish(tx, &job, JobOutcome::Failed, Some(&reason), now).await? {
-                        // Only the job's holder moves a completed upload on, and this is it.
-                        let upload = uploads::get(tx, id).await?;
-                        engine.fail_upload(tx, &upload, &reason).await?;
+                        engine.fail_upload(tx, id, &reason).await?;
                     }
                     Ok(())
                 })

@@ -14,7 +14,7 @@ use crate::db::entity::{part, part_attempt};
 use crate::db::{from_column, parts, to_column, uploads};
 use crate::engine::Change;
 use crate::hashing::PartHashes;
-use crate::model::{Digest, HashChain, Part, PartNumber, Subject, UploadEvent, UploadId};
+use crate::model::{Digest, HashChain, Part, PartNumber, Subject, UploadEvent, UploadId, UploadState};
 use crate::receive::{Receiver, interrupted, too_many};
 use crate::store::Key;
 use crate::{Condition, Engine, Error, Result};
@@ -203,10 +203,9 @@ impl Engine {
         let replaced = self
             .db()
             .tx("store_part", async |tx| {
-                if !uploads::transition(tx, id, UploadEvent::PartStored, now).await? {
+                let Some(upload) = uploads::transition(tx, id, UploadEvent::PartStored, now).await? else {
                     return Err(uploads::explain(tx, id, UploadEvent::PartStored, now).await?);
-                }
-                let upload = uploads::get(tx, id).await?;
+                };
                 let replaced = parts::get(tx, id, attempt.number).await?;
                 let replaced_size = replaced.as_ref().map_or(Ok(0), |part| from_column("parts", part.size))?;
                 let received = upload.received.saturating_sub(replaced_size) + stored.size;
@@ -223,11 +222,11 @@ impl Engine {
                 }
                 uploads::part_stored(tx, id, received, now + self.settings().upload_ttl).await?;
                 parts::put(tx, row).await?;
-                self.record(
-                    tx,
-                    Change::new(Subject::Upload, id, "part stored").from(attempt.number).to(attempt.ordinal),
-                )
-                .await?;
+                // The rows of `parts` tell of each part; ten thousand events would tell no more.
+                if upload.state != UploadState::Uploading {
+                    let change = Change::new(Subject::Upload, id, "receiving");
+                    self.record(tx, change.from(upload.state).to(UploadState::Uploading)).await?;
+                }
                 Ok(replaced.filter(|part| part.size > 0).map(|part| part.key))
             })
             .await?;

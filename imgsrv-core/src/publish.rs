@@ -14,8 +14,8 @@ use crate::db::{Tx, artifacts, blobs, catalog, jobs, steps};
 use crate::engine::Change;
 use crate::model::incus::collisions;
 use crate::model::{
-    ArtifactEntry, BlobRef, Digest, ImageName, Job, JobId, JobKind, JobOutcome, Manifest, PublishJob, Subject,
-    VersionEvent, VersionId, VersionName, VersionState,
+    ArtifactEntry, BlobRef, Digest, ImageName, Job, JobId, JobKind, JobOutcome, JobState, Manifest, PublishJob,
+    Subject, VersionEvent, VersionId, VersionName, VersionState,
 };
 use crate::{Condition, Engine, Error, FieldError, Resource, Result};
 
@@ -140,11 +140,9 @@ impl Engine {
         for (field, blob) in cited(entries) {
             by_digest.entry(&blob.digest).or_default().push((field, blob.size));
         }
-        let now = self.clock().now();
         let mut errors = Vec::new();
         for (digest, citations) in by_digest {
-            let size =
-                if blobs::cite(tx, digest, now).await? { Some(blobs::get(tx, digest).await?.size) } else { None };
+            let size = if self.cite(tx, digest).await? { Some(blobs::get(tx, digest).await?.size) } else { None };
             for (field, declared) in citations {
                 let reason = match size {
                     None => format!("{digest} has not been uploaded"),
@@ -184,7 +182,8 @@ impl Engine {
                     if !reopened || version.state != VersionState::Publishing {
                         return Err(wrong_state(&job, "only a failed job can be retried"));
                     }
-                    engine.record(tx, Change::new(Subject::Job, id, "retried")).await?;
+                    let change = Change::new(Subject::Job, id, "retried");
+                    engine.record(tx, change.from(JobState::Failed).to(JobState::Queued)).await?;
                     Ok(job)
                 })
                 .await?;
@@ -204,14 +203,14 @@ impl Engine {
             engine
                 .db()
                 .tx("abandon_job", async |tx| {
-                    let abandoned = jobs::abandon(tx, id, now).await?;
+                    let before = jobs::abandon(tx, id, now).await?;
                     let job = publish_job(tx, jobs::get(tx, id).await?).await?;
-                    if !abandoned {
+                    let Some(before) = before else {
                         return match job.job.outcome {
                             Some(JobOutcome::Abandoned) => Ok(job),
                             _ => Err(wrong_state(&job, "what is published stays so")),
                         };
-                    }
+                    };
                     let version = job.version_id;
                     if !catalog::transition(tx, version, VersionEvent::Abandoned, now).await? {
                         return Err(catalog::explain(tx, version, VersionEvent::Abandoned).await?);
@@ -225,7 +224,8 @@ impl Engine {
                                 .to(VersionState::Draft),
                         )
                         .await?;
-                    engine.record(tx, Change::new(Subject::Job, id, "abandoned")).await?;
+                    let change = Change::new(Subject::Job, id, "abandoned");
+                    engine.record(tx, change.from(before.state()).to(JobOutcome::Abandoned)).await?;
                     publish_job(tx, jobs::get(tx, id).await?).await
                 })
                 .await

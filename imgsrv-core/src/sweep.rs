@@ -83,12 +83,10 @@ impl Engine {
                         engine
                             .db()
                             .tx("expire_upload", async |tx| {
-                                if !uploads::expire(tx, id, now).await? {
-                                    return Ok(0);
-                                }
+                                let Some(before) = uploads::expire(tx, id, now).await? else { return Ok(0) };
                                 parts::all_attempts_lost(tx, id, now).await?;
-                                let change = Change::new(Subject::Upload, id, "expired").to(UploadState::Aborted);
-                                engine.record(tx, change).await?;
+                                let change = Change::new(Subject::Upload, id, "expired");
+                                engine.record(tx, change.from(before.state).to(UploadState::Aborted)).await?;
                                 Ok(1)
                             })
                             .await

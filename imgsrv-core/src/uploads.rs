@@ -6,8 +6,8 @@ use crate::db::entity::part;
 use crate::db::{Tx, blobs, from_column, jobs, parts, uploads};
 use crate::engine::Change;
 use crate::model::{
-    Digest, HashChain, JobKind, NewUpload, Paged, PartRef, Subject, Upload, UploadEvent, UploadFilter, UploadId,
-    UploadState,
+    BlobState, Digest, HashChain, JobKind, NewUpload, Paged, PartRef, Subject, Upload, UploadEvent, UploadFilter,
+    UploadId, UploadState,
 };
 use crate::{Condition, Engine, Error, FieldError, Result};
 
@@ -34,7 +34,7 @@ impl Engine {
             engine
                 .db()
                 .tx("begin_upload", async |tx| {
-                    let known = blobs::cite(tx, &new.expected_digest, now).await?;
+                    let known = engine.cite(tx, &new.expected_digest).await?;
                     if known {
                         let size = blobs::get(tx, &new.expected_digest).await?.size;
                         if size != new.expected_size {
@@ -111,14 +111,14 @@ impl Engine {
             let upload = engine
                 .db()
                 .tx("complete_upload", async |tx| {
-                    if !uploads::transition_in_time(tx, id, UploadEvent::Listed, now).await? {
+                    let Some(upload) = uploads::transition_in_time(tx, id, UploadEvent::Listed, now).await? else {
                         let upload = uploads::get(tx, id).await?;
                         if was_completed(upload.state) {
                             return Ok(upload);
                         }
                         return Err(uploads::explain(tx, id, UploadEvent::Listed, now).await?);
-                    }
-                    engine.complete_listed(tx, id, &listed).await?;
+                    };
+                    engine.complete_listed(tx, &upload, &listed).await?;
                     uploads::get(tx, id).await
                 })
                 .await?;
@@ -131,9 +131,8 @@ impl Engine {
         .await
     }
 
-    async fn complete_listed(&self, tx: &Tx, id: UploadId, listed: &[PartRef]) -> Result<()> {
-        let now = self.clock().now();
-        let upload = uploads::get(tx, id).await?;
+    async fn complete_listed(&self, tx: &Tx, upload: &Upload, listed: &[PartRef]) -> Result<()> {
+        let (now, id) = (self.clock().now(), upload.id);
         let stored = parts::list(tx, id).await?;
         compare(listed, &stored)?;
         let sum: u64 = listed.iter().map(|part| part.size).sum();
@@ -146,13 +145,10 @@ impl Engine {
         let unlisted: Vec<i32> = unlisted.iter().map(|part| part.number).collect();
         parts::drop(tx, id, &unlisted).await?;
         parts::unnamed_attempts_lost(tx, id, now).await?;
-        self.record(
-            tx,
-            Change::new(Subject::Upload, id, "completed").from(UploadState::Uploading).to(UploadState::Completed),
-        )
-        .await?;
+        let change = Change::new(Subject::Upload, id, "completed").from(upload.state).to(UploadState::Completed);
+        self.record(tx, change).await?;
         match verified_prefix(&listed)? {
-            (verified, Some(chain)) if verified == listed.len() => self.conclude(tx, &upload, &chain.digest()).await,
+            (verified, Some(chain)) if verified == listed.len() => self.conclude(tx, upload, &chain.digest()).await,
             _ => {
                 let job = self.clock().new_id().into();
                 jobs::enqueue(tx, job, JobKind::Ingest, &id.to_string(), now, now).await?;
@@ -167,55 +163,55 @@ impl Engine {
             return self.make_ready(tx, upload).await;
         }
         let reason = format!("the bytes have the digest {found}, expected was {}", upload.expected_digest);
-        self.fail_upload(tx, upload, &reason).await
+        self.fail_upload(tx, upload.id, &reason).await
     }
 
     async fn make_ready(&self, tx: &Tx, upload: &Upload) -> Result<()> {
         let now = self.clock().now();
         let (id, digest) = (upload.id, &upload.expected_digest);
-        if !uploads::transition(tx, id, UploadEvent::Verified, now).await? {
+        let Some(before) = uploads::transition(tx, id, UploadEvent::Verified, now).await? else {
             return Err(uploads::explain(tx, id, UploadEvent::Verified, now).await?);
-        }
+        };
         if self.take_segments(tx, upload).await? {
             blobs::insert_segments(tx, digest, id).await?;
         } else {
             // Another upload was faster: its bytes are the same, these are not needed.
             parts::all_attempts_lost(tx, id, now).await?;
         }
-        self.record(tx, Change::new(Subject::Upload, id, "verified").from(upload.state).to(UploadState::Ready)).await
+        self.record(tx, Change::new(Subject::Upload, id, "verified").from(before.state).to(UploadState::Ready)).await
     }
 
     /// Whether this upload's parts shall be the blob's segments.
     async fn take_segments(&self, tx: &Tx, upload: &Upload) -> Result<bool> {
         let now = self.clock().now();
         let digest = &upload.expected_digest;
-        if blobs::cite(tx, digest, now).await? {
+        if self.cite(tx, digest).await? {
             return Ok(false);
         }
-        if blobs::heal(tx, digest, now).await? {
+        if let Some(before) = blobs::heal(tx, digest, now).await? {
             blobs::drop_segments(tx, digest, now + SERVED_GRACE).await?;
             blobs::checked(tx, digest, now).await?;
-            self.record(tx, Change::new(Subject::Blob, digest, "healed")).await?;
+            self.record(tx, Change::new(Subject::Blob, digest, "healed").from(before).to(BlobState::Live)).await?;
             return Ok(true);
         }
         if blobs::insert(tx, digest, upload.expected_size, upload.media_type_hint.clone(), now).await? {
-            self.record(tx, Change::new(Subject::Blob, digest, "created")).await?;
+            self.record(tx, Change::new(Subject::Blob, digest, "created").to(BlobState::Live)).await?;
             return Ok(true);
         }
-        if blobs::cite(tx, digest, now).await? {
+        if self.cite(tx, digest).await? {
             return Ok(false);
         }
         Err(Error::changed_meanwhile("the blob"))
     }
 
-    pub(crate) async fn fail_upload(&self, tx: &Tx, upload: &Upload, reason: &str) -> Result<()> {
-        let (now, id) = (self.clock().now(), upload.id);
-        if !uploads::transition(tx, id, UploadEvent::Mismatched, now).await? {
+    pub(crate) async fn fail_upload(&self, tx: &Tx, id: UploadId, reason: &str) -> Result<()> {
+        let now = self.clock().now();
+        let Some(before) = uploads::transition(tx, id, UploadEvent::Mismatched, now).await? else {
             return Err(uploads::explain(tx, id, UploadEvent::Mismatched, now).await?);
-        }
+        };
         uploads::set_failure(tx, id, reason).await?;
         parts::all_attempts_lost(tx, id, now).await?;
-        self.record(tx, Change::new(Subject::Upload, id, "failed").from(upload.state).to(UploadState::Failed)).await
+        self.record(tx, Change::new(Subject::Upload, id, "failed").from(before.state).to(UploadState::Failed)).await
     }
 
     /// Gives a session up and frees its bytes. One that was given up before stays so.
@@ -228,15 +224,16 @@ impl Engine {
             let upload = engine
                 .db()
                 .tx("abort_upload", async |tx| {
-                    if !uploads::transition(tx, id, UploadEvent::GivenUp, now).await? {
+                    let Some(before) = uploads::transition(tx, id, UploadEvent::GivenUp, now).await? else {
                         let upload = uploads::get(tx, id).await?;
                         if upload.state == UploadState::Aborted {
                             return Ok(upload);
                         }
                         return Err(uploads::explain(tx, id, UploadEvent::GivenUp, now).await?);
-                    }
+                    };
                     parts::all_attempts_lost(tx, id, now).await?;
-                    engine.record(tx, Change::new(Subject::Upload, id, "aborted").to(UploadState::Aborted)).await?;
+                    let change = Change::new(Subject::Upload, id, "aborted");
+                    engine.record(tx, change.from(before.state).to(UploadState::Aborted)).await?;
                     uploads::get(tx, id).await
                 })
                 .await?;

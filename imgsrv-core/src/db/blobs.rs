@@ -4,34 +4,56 @@ use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
-    Statement,
+    Statement, UpdateMany,
 };
 
 use super::entity::{
     artifact, artifact_of_attachment, attachment, blob, blob_segment, part_attempt, version, version_of_artifact,
 };
-use super::{Tx, db_error, from_column, hit, parts, to_column};
+use super::{Tx, db_error, from_column, hit, hit_row, parts, to_column};
 use crate::model::{Blob, BlobState, Digest, MediaType, UploadId, VersionState};
 use crate::{Error, Resource, Result};
 
-/// Cites a blob: makes it live and tells whether it can be used. The first statement of whatever relies on the blob.
-pub(crate) async fn cite(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<bool> {
+/// Cites a blob: makes it live, if it can be used; the state that it was in. The first statement of whatever relies on
+/// the blob.
+pub(crate) async fn cite(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<Option<BlobState>> {
     revive(tx, digest, BlobState::CITABLE, now).await
 }
 
-/// Takes a blob whose old bytes count as absent back to life; its segments must be replaced in the same transaction.
-pub(crate) async fn heal(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<bool> {
+/// Takes a blob whose old bytes count as absent back to life; the state that it was in. Its segments must be replaced in
+/// the same transaction.
+pub(crate) async fn heal(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<Option<BlobState>> {
     revive(tx, digest, &[BlobState::Damaged, BlobState::Deleting], now).await
 }
 
-async fn revive(tx: &Tx, digest: &Digest, from: &[BlobState], now: DateTime<Utc>) -> Result<bool> {
-    let update = blob::Entity::update_many()
-        .col_expr(blob::Column::State, Expr::value(BlobState::Live))
-        .col_expr(blob::Column::CondemnedAt, Expr::value(Option::<DateTime<Utc>>::None))
-        .col_expr(blob::Column::LastUsedAt, Expr::value(now))
+async fn revive(tx: &Tx, digest: &Digest, from: &[BlobState], now: DateTime<Utc>) -> Result<Option<BlobState>> {
+    let guard = guarded(digest, from).col_expr(blob::Column::LastUsedAt, Expr::value(now));
+    let left = hit_row(tx, guard).await?.map(|row| row.state);
+    if left.is_some_and(|state| state != BlobState::Live) {
+        hit(tx, moved(digest, BlobState::Live)).await?;
+    }
+    Ok(left)
+}
+
+/// Locks a blob that can be cited, and nothing else; the state that it is in.
+pub(crate) async fn hold(tx: &Tx, digest: &Digest) -> Result<Option<BlobState>> {
+    Ok(hit_row(tx, guarded(digest, BlobState::CITABLE)).await?.map(|row| row.state))
+}
+
+/// Takes the lock and leaves the state alone: what it returns is then the state that is left.
+fn guarded(digest: &Digest, from: &[BlobState]) -> UpdateMany<blob::Entity> {
+    blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::col(blob::Column::State))
         .filter(blob::Column::Digest.eq(digest.clone()))
-        .filter(blob::Column::State.is_in(from.iter().copied()));
-    hit(tx, update).await
+        .filter(blob::Column::State.is_in(from.iter().copied()))
+}
+
+/// Moves a blob that is locked to a state in which it is not on its way out.
+fn moved(digest: &Digest, to: BlobState) -> UpdateMany<blob::Entity> {
+    blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(to))
+        .col_expr(blob::Column::CondemnedAt, Expr::value(Option::<DateTime<Utc>>::None))
+        .filter(blob::Column::Digest.eq(digest.clone()))
 }
 
 /// Inserts a blob that is not known; `false` when another transaction was faster.
@@ -161,22 +183,15 @@ pub(crate) async fn first_segments(
         .map_err(db_error)
 }
 
-/// `live, condemned → damaged`; the caller looks whether the blob still consists of what is missing.
-pub(crate) async fn damage(tx: &Tx, digest: &Digest) -> Result<bool> {
-    let update = blob::Entity::update_many()
-        .col_expr(blob::Column::State, Expr::value(BlobState::Damaged))
-        .filter(blob::Column::Digest.eq(digest.clone()))
-        .filter(blob::Column::State.is_in(BlobState::CITABLE.iter().copied()));
-    hit(tx, update).await
+/// `live, condemned → damaged`, for a blob that is held.
+pub(crate) async fn damage(tx: &Tx, digest: &Digest) -> Result<()> {
+    hit(tx, moved(digest, BlobState::Damaged)).await?;
+    Ok(())
 }
 
 /// `damaged → live`, for a blob whose objects are all there again.
 pub(crate) async fn repair(tx: &Tx, digest: &Digest) -> Result<bool> {
-    let update = blob::Entity::update_many()
-        .col_expr(blob::Column::State, Expr::value(BlobState::Live))
-        .filter(blob::Column::Digest.eq(digest.clone()))
-        .filter(blob::Column::State.eq(BlobState::Damaged));
-    hit(tx, update).await
+    hit(tx, moved(digest, BlobState::Live).filter(blob::Column::State.eq(BlobState::Damaged))).await
 }
 
 pub(crate) async fn segment_exists(db: &impl ConnectionTrait, digest: &Digest, key: &str) -> Result<bool> {

@@ -8,7 +8,7 @@ use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, OnConflict, Qu
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, UpdateMany};
 
 use super::entity::job::{ActiveModel, Column, Entity, Model};
-use super::{Tx, db_error, from_column, hit};
+use super::{Tx, db_error, from_column, hit, hit_row};
 use crate::model::{Job, JobId, JobKind, JobOutcome, Lease};
 use crate::{Error, Resource, Result};
 
@@ -69,7 +69,7 @@ pub(crate) async fn claim(tx: &Tx, lease: Lease, now: DateTime<Utc>, until: Date
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .to_owned();
     let expired = Expr::case(Expr::col(Column::Lease).is_not_null(), 1).finally(0);
-    let rows = Entity::update_many()
+    let update = Entity::update_many()
         .col_expr(Column::Lease, Expr::value(lease))
         .col_expr(Column::AvailableAt, Expr::value(until))
         .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
@@ -80,12 +80,9 @@ pub(crate) async fn claim(tx: &Tx, lease: Lease, now: DateTime<Utc>, until: Date
         )
         .col_expr(Column::UpdatedAt, Expr::value(now))
         // `=`, not `IN`: PostgreSQL may run a subquery of IN again and lock more rows than one.
-        .filter(Expr::col(Column::Id).eq(Expr::SubQuery(None, Box::new(due.into()))))
-        .exec_with_returning(tx)
-        .await
-        .map_err(db_error)?;
-    rows.into_iter()
-        .next()
+        .filter(Expr::col(Column::Id).eq(Expr::SubQuery(None, Box::new(due.into()))));
+    hit_row(tx, update)
+        .await?
         .map(|row| {
             Ok(Claimed {
                 id: row.id,
@@ -165,17 +162,22 @@ pub(crate) async fn reopen(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<boo
     hit(tx, update).await
 }
 
-/// Gives up a job that has not succeeded, whoever holds it.
-pub(crate) async fn abandon(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<bool> {
+/// Gives up a job that has not succeeded, whoever holds it; the job as it was before.
+pub(crate) async fn abandon(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<Option<Job>> {
+    // The guard takes the lock and leaves the outcome and the lease alone, so that it returns the state that is left.
+    let guard = Entity::update_many()
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(id))
+        .filter(Column::Outcome.is_null().or(Column::Outcome.eq(JobOutcome::Failed)));
+    let Some(before) = hit_row(tx, guard).await? else { return Ok(None) };
     let update = Entity::update_many()
         .col_expr(Column::Outcome, Expr::value(JobOutcome::Abandoned))
         .col_expr(Column::FinishedAt, Expr::value(now))
         .col_expr(Column::Lease, Expr::value(Option::<Lease>::None))
         .col_expr(Column::LastError, Expr::value("abandoned"))
-        .col_expr(Column::UpdatedAt, Expr::value(now))
-        .filter(Column::Id.eq(id))
-        .filter(Column::Outcome.is_null().or(Column::Outcome.eq(JobOutcome::Failed)));
-    hit(tx, update).await
+        .filter(Column::Id.eq(id));
+    hit(tx, update).await?;
+    before.try_into().map(Some)
 }
 
 pub(crate) async fn get(db: &impl ConnectionTrait, id: JobId) -> Result<Job> {

@@ -180,6 +180,15 @@ async fn hit<E: EntityTrait>(tx: &Tx, update: UpdateMany<E>) -> Result<bool> {
     Ok(rows == 1)
 }
 
+/// Runs a guarded update; the one row that it hit, as it is now.
+async fn hit_row<E: EntityTrait>(tx: &Tx, update: UpdateMany<E>) -> Result<Option<E::Model>> {
+    let mut rows = update.exec_with_returning(tx).await.map_err(db_error)?;
+    if rows.len() > 1 {
+        return Err(Error::bug("a guarded update hit more than one row"));
+    }
+    Ok(rows.pop())
+}
+
 /// A number of bytes for a column.
 pub(crate) fn to_column(bytes: u64) -> Result<i64> {
     i64::try_from(bytes).map_err(|_| Error::Invalid { what: "size", reason: "must be less than 2^63".to_owned() })

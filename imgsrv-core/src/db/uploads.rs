@@ -4,10 +4,11 @@ use chrono::{DateTime, Datelike, Utc};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    UpdateMany,
 };
 
 use super::entity::upload;
-use super::{Tx, db_error, from_column, hit, to_column};
+use super::{Tx, db_error, from_column, hit, hit_row, to_column};
 use crate::model::{Cursor, NewUpload, Page, Paged, Upload, UploadEvent, UploadFilter, UploadId, UploadState};
 use crate::{Error, Resource, Result};
 
@@ -101,27 +102,49 @@ fn at_least(column: upload::Column, time: DateTime<Utc>) -> Expr {
     Expr::case(Expr::col(column).lt(time), time).finally(Expr::col(column)).into()
 }
 
-/// Makes `event` happen to the session, if its state allows.
-pub(crate) async fn transition(tx: &Tx, id: UploadId, event: UploadEvent, now: DateTime<Utc>) -> Result<bool> {
-    hit(tx, guarded(id, event, now)).await
+/// Makes `event` happen to the session, if its state allows; the session as it was before.
+pub(crate) async fn transition(
+    tx: &Tx,
+    id: UploadId,
+    event: UploadEvent,
+    now: DateTime<Utc>,
+) -> Result<Option<Upload>> {
+    leave(tx, guarded(id, event, now), event).await
 }
 
 /// Like [`transition`], for a session that is not past its time.
-pub(crate) async fn transition_in_time(tx: &Tx, id: UploadId, event: UploadEvent, now: DateTime<Utc>) -> Result<bool> {
-    hit(tx, guarded(id, event, now).filter(upload::Column::ExpiresAt.gt(now))).await
+pub(crate) async fn transition_in_time(
+    tx: &Tx,
+    id: UploadId,
+    event: UploadEvent,
+    now: DateTime<Utc>,
+) -> Result<Option<Upload>> {
+    leave(tx, guarded(id, event, now).filter(upload::Column::ExpiresAt.gt(now)), event).await
 }
 
-/// Gives up a session that is past its time.
-pub(crate) async fn expire(tx: &Tx, id: UploadId, now: DateTime<Utc>) -> Result<bool> {
-    hit(tx, guarded(id, UploadEvent::GivenUp, now).filter(upload::Column::ExpiresAt.lte(now))).await
+/// Gives up a session that is past its time; the session as it was before.
+pub(crate) async fn expire(tx: &Tx, id: UploadId, now: DateTime<Utc>) -> Result<Option<Upload>> {
+    let event = UploadEvent::GivenUp;
+    leave(tx, guarded(id, event, now).filter(upload::Column::ExpiresAt.lte(now)), event).await
 }
 
-fn guarded(id: UploadId, event: UploadEvent, now: DateTime<Utc>) -> sea_orm::UpdateMany<upload::Entity> {
+/// Takes the lock and leaves the state alone: what it returns is then the state that is left.
+fn guarded(id: UploadId, event: UploadEvent, now: DateTime<Utc>) -> UpdateMany<upload::Entity> {
     upload::Entity::update_many()
-        .col_expr(upload::Column::State, Expr::value(event.target()))
         .col_expr(upload::Column::UpdatedAt, Expr::value(now))
         .filter(upload::Column::Id.eq(id))
         .filter(upload::Column::State.is_in(event.sources().iter().copied()))
+}
+
+async fn leave(tx: &Tx, guard: UpdateMany<upload::Entity>, event: UploadEvent) -> Result<Option<Upload>> {
+    let Some(before) = hit_row(tx, guard).await? else { return Ok(None) };
+    if before.state != event.target() {
+        let update = upload::Entity::update_many()
+            .col_expr(upload::Column::State, Expr::value(event.target()))
+            .filter(upload::Column::Id.eq(before.id));
+        hit(tx, update).await?;
+    }
+    before.try_into().map(Some)
 }
 
 /// Why a guarded update of a session hit no row.

@@ -6,7 +6,7 @@ use super::{FINALIZE_PUBLISH, StepContext, StepError, StepOutput, version_of};
 use crate::db::jobs::Claimed;
 use crate::db::{Tx, artifacts, catalog, jobs, steps};
 use crate::engine::Change;
-use crate::model::{JobId, JobOutcome, Manifest, Step, StepState, Subject, VersionEvent, VersionState};
+use crate::model::{JobId, JobOutcome, JobState, Manifest, Step, StepState, Subject, VersionEvent, VersionState};
 use crate::runner::{Failure, Performed, without_nul};
 use crate::{Condition, Engine, Error, Result};
 
@@ -165,7 +165,9 @@ impl Engine {
                     if let Some(step) = steps.iter().find(|step| step.state != StepState::Succeeded) {
                         steps::fail(tx, step.id, &reason, now).await?;
                     }
-                    engine.record(tx, Change::new(Subject::Job, job.id, "failed")).await
+                    // Whoever holds a lease runs the job.
+                    let change = Change::new(Subject::Job, job.id, "failed");
+                    engine.record(tx, change.from(JobState::Running).to(JobState::Failed)).await
                 })
                 .await
         })

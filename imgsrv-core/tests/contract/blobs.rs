@@ -23,6 +23,7 @@ crate::behaviours!(
     a_healed_blob_keeps_its_size,
     many_objects_are_checked_by_a_job,
     bytes_that_are_lost_before_they_are_verified,
+    the_states_of_a_blob_are_written_down,
 );
 
 async fn every_range_is_those_bytes(f: &Fixture) {
@@ -127,10 +128,6 @@ async fn a_lost_first_object_is_unavailable_until_uploaded_again(f: &Fixture) {
     assert_eq!(upload.state, UploadState::Ready);
     assert_eq!(f.blob_state(&digest).await, BlobState::Live);
     assert_eq!(f.read(&digest).await.expect("a blob"), whole);
-    let seen = f.events(Subject::Blob, &digest).await;
-    let what: Vec<_> = seen.iter().map(|event| event.split(' ').nth(1).expect("a verb")).collect();
-    assert_eq!(what, ["created", "damaged", "healed"], "{seen:?}");
-
     f.clock.advance(TimeDelta::hours(24) - TimeDelta::seconds(1));
     f.engine.sweep().await.expect("a sweep");
     assert!(f.objects().await.contains(&keys[1]), "a reader may still be at it");
@@ -304,4 +301,46 @@ async fn bytes_that_are_lost_before_they_are_verified(f: &Fixture) {
         }
     }
     heal(f, &whole).await;
+}
+
+async fn the_states_of_a_blob_are_written_down(f: &Fixture) {
+    let whole = bytes(17, 100);
+    let digest = f.upload(&whole).await;
+    let key = f.engine.blob_objects(&digest).await.expect("objects").remove(0).key;
+    let condemn = "update blobs set state = 'condemned', condemned_at = created_at";
+
+    f.sql(condemn).await.expect("a blob");
+    for _ in 0..2 {
+        assert_eq!(f.begin(&whole).await.state, UploadState::Ready);
+    }
+    f.store.delete(&key).await.expect("an object less");
+    f.read(&digest).await.expect_err("no bytes");
+    f.store.write(&key, whole.clone()).await.expect("the object is back");
+    assert_eq!(f.engine.sweep().await.expect("a sweep").blobs_repaired, 1);
+
+    f.sql(condemn).await.expect("a blob");
+    f.store.delete(&key).await.expect("an object less");
+    for _ in 0..2 {
+        f.read(&digest).await.expect_err("no bytes");
+    }
+    heal(f, &whole).await;
+    f.sql(condemn).await.expect("a blob");
+    f.sql("update blobs set state = 'deleting'").await.expect("a blob");
+    heal(f, &whole).await;
+
+    let seen = f.events(Subject::Blob, &digest).await;
+    let seen: Vec<_> = seen.iter().map(|event| event.trim_start_matches("system:engine: ")).collect();
+    assert_eq!(
+        seen,
+        [
+            "created [- → live]",
+            "revived [condemned → live]",
+            "damaged [live → damaged]",
+            "found whole [damaged → live]",
+            "damaged [condemned → damaged]",
+            "healed [damaged → live]",
+            "healed [deleting → live]",
+        ]
+    );
+    assert_eq!(f.count("select count(*) from blobs where condemned_at is not null").await, 0);
 }

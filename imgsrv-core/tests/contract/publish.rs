@@ -35,6 +35,7 @@ crate::behaviours!(
     abandoning_a_running_job,
     abandoning_a_failed_job,
     abandoning_a_published_version_is_refused,
+    the_states_of_a_job_are_written_down,
     a_lost_object_fails_the_job,
     an_object_that_is_lost_meanwhile_fails_the_job,
     a_blob_that_is_damaged_at_the_last_moment,
@@ -565,6 +566,42 @@ async fn abandoning_a_published_version_is_refused(f: &Fixture) {
     assert_eq!(condition(f.engine.abandon_job(done.job.id).await), Condition::WrongState);
     assert_eq!(job(f, done.job.id).await, done);
     assert_eq!(f.version_state(&draft).await, VersionState::Published);
+}
+
+async fn the_states_of_a_job_are_written_down(f: &Fixture) {
+    let draft = draft(f).await;
+    let (failing, mut begun, go) = blocking(f, || Err(StepError::Reject("no".to_owned()))).await;
+    let told = async |id: JobId| {
+        let events = f.events(Subject::Job, id).await;
+        events.iter().map(|event| event.trim_start_matches("system:engine: ").to_owned()).collect::<Vec<_>>()
+    };
+    let (failed, retried) = ("failed [running → failed]", "retried [failed → queued]");
+
+    let id = publish(&failing, &draft).await.job.id;
+    f.engine.abandon_job(id).await.expect("abandon");
+    assert_eq!(told(id).await, ["abandoned [queued → abandoned]"]);
+    f.engine.abandon_job(id).await.expect("once more");
+    assert_eq!(told(id).await.len(), 1, "nothing has changed");
+
+    f.clock.advance(TimeDelta::seconds(1));
+    let id = publish(&failing, &draft).await.job.id;
+    go.add_permits(2);
+    runs(&failing, 1).await;
+    f.engine.retry_job(id).await.expect("a retry");
+    runs(&failing, 1).await;
+    f.engine.abandon_job(id).await.expect("abandon");
+    assert_eq!(told(id).await, [failed, retried, failed, "abandoned [failed → abandoned]"]);
+
+    f.clock.advance(TimeDelta::seconds(1));
+    let id = publish(&failing, &draft).await.job.id;
+    while begun.try_recv().is_ok() {}
+    let worker = tokio::spawn(async move { failing.run_until_idle().await });
+    begun.recv().await.expect("it has begun");
+    f.engine.abandon_job(id).await.expect("abandon");
+    assert_eq!(told(id).await, ["abandoned [running → abandoned]"]);
+    go.add_permits(1);
+    worker.await.expect("no panic").expect("jobs");
+    assert_eq!(told(id).await.len(), 1, "what comes late is dropped");
 }
 
 /// Deletes the first object of a blob behind everybody's back.

@@ -63,7 +63,7 @@ async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
-/// Every change ends with an event, so a lock on that table holds `first` between its guard and its commit. `second`
+/// Every change of a state ends with an event, so a lock on that table holds `first` between its guard and its commit. `second`
 /// must then come to wait for a row that `first` has changed; then both go on.
 async fn race<A: Send + 'static, B: Send + 'static>(
     f: &Fixture,
@@ -128,12 +128,17 @@ async fn part_and_abort(f: &Fixture) {
     let (part, aborted) = race(f, part.end(), on!(f.other, abort_upload(upload.id))).await;
     part.expect("the part was first");
     assert_eq!(aborted.expect("abort").state, UploadState::Aborted);
+    let receiving = "system:engine: receiving [created → uploading]";
+    let seen = f.events(Subject::Upload, upload.id).await;
+    assert_eq!(seen[1..], [receiving, "system:engine: aborted [uploading → aborted]"]);
 
     let upload = f.begin(&whole).await;
     let part = f.begin_part(upload.id, 1, &whole).await;
     let (aborted, part) = race(f, on!(f.other, abort_upload(upload.id)), part.end()).await;
     assert_eq!(aborted.expect("abort").received, 0);
     assert_eq!(condition(part), Condition::WrongState);
+    let seen = f.events(Subject::Upload, upload.id).await;
+    assert_eq!(seen[1..], ["system:engine: aborted [created → aborted]"]);
     assert!(f.objects().await.is_empty());
 }
 
@@ -143,7 +148,7 @@ async fn part_and_complete(f: &Fixture) {
     let stored = f.part(upload.id, 1, &whole).await.expect("a part");
     let part = f.begin_part(upload.id, 1, &bytes(3, 300_000)).await;
     let complete = on!(f.other, complete_upload(upload.id, vec![listed(&stored)]));
-    let (part, completed) = race(f, part.end(), complete).await;
+    let (part, completed) = race_at(f, "parts", part.end(), complete).await;
     part.expect("the part was first");
     assert_eq!(condition(completed), Condition::PartMismatch);
     let part = f.part(upload.id, 1, &whole).await.expect("a part");
@@ -164,6 +169,7 @@ async fn the_same_part_twice(f: &Fixture) {
     let (one, two) = race(f, one.end(), two.end()).await;
     let (one, two) = (one.expect("a part"), two.expect("a part"));
     assert_ne!(one.etag, two.etag);
+    assert_eq!(told(f, &upload, "receiving").await, 1, "it began once");
     assert_eq!(f.engine.list_parts(upload.id).await.expect("parts"), [two.clone()]);
     assert_eq!(f.engine.get_upload(upload.id).await.expect("a session").received, 300_000);
     assert_eq!(f.objects().await.len(), 1, "the loser is gone");
@@ -481,6 +487,9 @@ async fn retry_and_abandon(f: &Fixture) {
     let (retried, abandoned) = race(f, on!(f.engine, retry_job(job)), on!(f.other, abandon_job(job))).await;
     retried.expect("a retry");
     abandoned.expect("abandon");
+    let seen = f.events(Subject::Job, job).await;
+    let (retried, abandoned) = ("retried [failed → queued]", "abandoned [queued → abandoned]");
+    assert_eq!(seen[1..], [retried, abandoned].map(|event| format!("system:engine: {event}")));
     assert_eq!(f.version_state(&draft).await, VersionState::Draft);
     f.engine.delete_draft(&draft.0, &draft.1).await.expect("one less");
     f.sql("update blobs set state = 'live'").await.expect("a blob");
@@ -556,6 +565,8 @@ async fn begin_and_condemn(f: &Fixture) {
     let condemn = condemn.replace(&idle.to_string(), &f.clock.now().to_string());
     let begun = race_with_sql(f, &condemn, on!(f.engine, begin_upload(promise(&bytes(14, 10))))).await;
     assert_eq!(begun.expect("a session").state, UploadState::Ready, "citing revives");
+    let seen = f.events(Subject::Blob, &digest).await;
+    assert_eq!(seen[1..], ["system:engine: revived [condemned → live]"]);
     assert_eq!(f.blob_state(&digest).await, BlobState::Live);
     assert_eq!(f.count("select count(*) from blobs where condemned_at is not null").await, 0);
 }
