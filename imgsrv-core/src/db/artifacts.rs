@@ -3,10 +3,9 @@
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect};
 
-use super::catalog::insert_row;
 use super::entity::{artifact, artifact_of_attachment, attachment};
-use super::uploads::{behind, time_and_id};
-use super::{Tx, db_error, from_column};
+use super::page::{after, behind, time_and_id};
+use super::{Tx, db_error, from_column, insert_row, to_column};
 use crate::model::{Artifact, ArtifactEntry, ArtifactId, Attachment, AttachmentId, BlobRef, Page, Paged, VersionId};
 use crate::{Error, Resource, Result};
 
@@ -22,7 +21,7 @@ pub(crate) async fn insert(tx: &Tx, new: Artifact) -> Result<()> {
         operating_system: new.operating_system,
         architecture: new.architecture,
         format: new.format,
-        blob_size: super::to_column(new.blob.size)?,
+        blob_size: to_column(new.blob.size)?,
         blob_digest: new.blob.digest,
         media_type: new.blob.media_type,
         requirements: serde_json::to_value(new.requirements).map_err(|err| Error::internal("requirements", err))?,
@@ -44,10 +43,7 @@ pub(crate) async fn list(db: &impl ConnectionTrait, version: VersionId, page: &P
     let mut select = artifact::Entity::find().filter(artifact::Column::VersionId.eq(version));
     if let Some(cursor) = page.after() {
         let (at, id) = time_and_id(cursor)?;
-        select =
-            select.filter(sea_orm::Condition::any().add(artifact::Column::CreatedAt.gt(at)).add(
-                sea_orm::Condition::all().add(artifact::Column::CreatedAt.eq(at)).add(artifact::Column::Id.gt(id)),
-            ));
+        select = select.filter(after(artifact::Column::CreatedAt, artifact::Column::Id, at, id));
     }
     let rows = select
         .order_by_asc(artifact::Column::CreatedAt)
@@ -103,7 +99,7 @@ pub(crate) async fn insert_attachment(tx: &Tx, new: Attachment) -> Result<()> {
         id: new.id,
         artifact_id: new.artifact_id,
         name: new.name,
-        blob_size: super::to_column(new.blob.size)?,
+        blob_size: to_column(new.blob.size)?,
         blob_digest: new.blob.digest,
         media_type: new.blob.media_type,
         created_at: new.created_at,

@@ -3,14 +3,12 @@
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, JoinType, QueryFilter, QueryOrder,
-    QuerySelect,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
 };
 
 use super::entity::{alias, catalog_generation, image, image_of_version, version, version_of_alias};
-use super::error::is_duplicate;
-use super::uploads::{before, behind, time_and_id};
-use super::{Tx, artifacts, db_error, hit};
+use super::page::{before, behind, time_and_id};
+use super::{Tx, artifacts, db_error, hit, insert_row};
 use crate::model::{
     Alias, AliasName, Cursor, Image, ImageId, ImageName, Manifest, Page, Paged, Scope, Version, VersionEvent,
     VersionId, VersionName, VersionState,
@@ -28,19 +26,6 @@ pub(crate) async fn insert_image(tx: &Tx, row: Image) -> Result<()> {
         updated_at: row.updated_at,
     };
     insert_row::<image::Entity>(tx, row, || Resource::Image(name)).await
-}
-
-/// Inserts a row whose unique key may be taken.
-pub(crate) async fn insert_row<E: EntityTrait>(tx: &Tx, row: E::Model, taken: impl FnOnce() -> Resource) -> Result<()>
-where
-    E::Model: IntoActiveModel<E::ActiveModel>,
-    E::ActiveModel: Send,
-{
-    match E::insert(row.into_active_model()).exec_without_returning(tx).await {
-        Ok(_) => Ok(()),
-        Err(err) if is_duplicate(&err) => Err(Error::AlreadyExists(taken())),
-        Err(err) => Err(db_error(err)),
-    }
 }
 
 fn has_published_version() -> Expr {

@@ -10,21 +10,24 @@ pub(crate) mod entity;
 mod error;
 pub(crate) mod events;
 pub(crate) mod jobs;
+mod page;
 pub(crate) mod parts;
 pub(crate) mod steps;
 pub(crate) mod uploads;
 
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, EntityTrait, IsolationLevel,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, UpdateMany,
+    AccessMode, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, EntityTrait,
+    IntoActiveModel, IsolationLevel, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    UpdateMany,
 };
 use tracing::Instrument;
 use uuid::Uuid;
 
 pub(crate) use error::db_error;
+use error::is_duplicate;
 
-use crate::{BoxError, Error, Result};
+use crate::{BoxError, Error, Resource, Result};
 
 /// An open transaction. Whoever is handed one is inside [`Db::tx`].
 pub type Tx = DatabaseTransaction;
@@ -168,6 +171,19 @@ impl Db {
         let select = Statement::from_string(self.backend(), "select version from seaql_migrations order by version");
         let rows = self.writer.query_all_raw(select).await.map_err(db_error)?;
         rows.iter().map(|row| row.try_get("", "version").map_err(db_error)).collect()
+    }
+}
+
+/// Inserts a row whose unique key may be taken.
+async fn insert_row<E: EntityTrait>(tx: &Tx, row: E::Model, taken: impl FnOnce() -> Resource) -> Result<()>
+where
+    E::Model: IntoActiveModel<E::ActiveModel>,
+    E::ActiveModel: Send,
+{
+    match E::insert(row.into_active_model()).exec_without_returning(tx).await {
+        Ok(_) => Ok(()),
+        Err(err) if is_duplicate(&err) => Err(Error::AlreadyExists(taken())),
+        Err(err) => Err(db_error(err)),
     }
 }
 

@@ -1,15 +1,15 @@
 //! Upload sessions.
 
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    UpdateMany,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
 };
 
 use super::entity::upload;
+use super::page::{before, behind, time_and_id};
 use super::{Tx, db_error, from_column, hit, hit_row, to_column};
-use crate::model::{Cursor, NewUpload, Page, Paged, Upload, UploadEvent, UploadFilter, UploadId, UploadState};
+use crate::model::{NewUpload, Paged, Upload, UploadEvent, UploadFilter, UploadId, UploadState};
 use crate::{Error, Resource, Result};
 
 pub(crate) async fn insert(tx: &Tx, upload: Upload) -> Result<()> {
@@ -57,25 +57,6 @@ pub(crate) async fn list(db: &impl ConnectionTrait, filter: &UploadFilter) -> Re
         .map_err(db_error)?;
     let uploads = rows.into_iter().map(Upload::try_from).collect::<Result<Vec<_>>>()?;
     Ok(Paged::from_rows(uploads, &filter.page, |last| behind(last.created_at, last.id.0)))
-}
-
-/// A cursor behind a row of a list that is ordered by time and id.
-pub(crate) fn behind(at: DateTime<Utc>, id: uuid::Uuid) -> Cursor {
-    Cursor::behind(&[&at.timestamp_micros().to_string(), &id.to_string()])
-}
-
-/// What [`behind`] wrote. A time that no row can have is not of its making, and not every database could read it.
-pub(crate) fn time_and_id(cursor: &Cursor) -> Result<(DateTime<Utc>, uuid::Uuid)> {
-    cursor
-        .keys::<2>()
-        .and_then(|[at, id]| Some((DateTime::from_timestamp_micros(at.parse().ok()?)?, id.parse().ok()?)))
-        .filter(|(at, _)| (1970..=9999).contains(&at.year()))
-        .ok_or_else(Page::bad_cursor)
-}
-
-/// Rows that come after (`at`, `id`) in a list whose newest is first.
-pub(crate) fn before<C: ColumnTrait>(at_column: C, id_column: C, at: DateTime<Utc>, id: uuid::Uuid) -> Condition {
-    Condition::any().add(at_column.lt(at)).add(Condition::all().add(at_column.eq(at)).add(id_column.lt(id)))
 }
 
 /// Reserves the next attempt of an open session and holds the session open until `hold`.
