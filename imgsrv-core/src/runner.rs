@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::db::jobs::{self, Claimed};
-use crate::model::JobKind;
+use crate::model::{JobKind, without_nul};
 use crate::{Engine, Error, Result};
 
 /// A job whose lease ran out so often without an end kills its workers.
@@ -228,9 +228,4 @@ impl Engine {
         let capped = doubled.min(settings.retry_delay_max).num_milliseconds().max(1);
         TimeDelta::milliseconds(capped - fastrand::i64(0..=capped / 2))
     }
-}
-
-/// PostgreSQL takes every character in a text but this one, which an embedder's scanner may well say.
-pub(crate) fn without_nul(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }

@@ -14,13 +14,14 @@ use imgsrv_core::model::{
     Actor, AliasName, Architecture, Artifact, ArtifactEntry, ArtifactId, Attachment, AttachmentName, BlobRef,
     BlobState, Cursor, Digest, Etag, FileName, Format, HashChain, ImageName, InvalidText, JobKind, JobOutcome,
     JobState, MediaType, OperatingSystem, Page, PartNumber, Prose, Reference, StepState, Subject, Text, UploadEvent,
-    UploadState, Variant, VersionEvent, VersionName, VersionState, incus,
+    UploadState, Variant, VersionEvent, VersionName, VersionState, has_nul, incus,
 };
 use proptest::prelude::*;
 use proptest::string::string_regex;
 use proptest::test_runner::TestRunner;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 /// Whatever follows the rule parses, and prints as what was parsed; so does every other text that parses.
 fn round_trip<T: Text + PartialEq + Serialize + DeserializeOwned>() {
@@ -286,6 +287,14 @@ proptest! {
         let digest = Digest::from_sha256(bytes);
         prop_assert_eq!(digest.bytes(), bytes);
         prop_assert_eq!(digest.to_string(), format!("sha256:{}", digest.hex()));
+    }
+}
+
+#[test]
+fn a_nul_is_found_wherever_it_hides() {
+    assert!(!has_nul(&json!({"b": [1, null, true, "c"]})));
+    for value in [json!("\0"), json!(["\0"]), json!({"\0": 1}), json!({"a": [{"b": "x\0"}]})] {
+        assert!(has_nul(&value), "{value}");
     }
 }
 

@@ -11,6 +11,7 @@ mod id;
 pub mod incus;
 mod job;
 mod name;
+mod nul;
 mod page;
 mod part;
 mod text;
@@ -29,6 +30,8 @@ pub use name::{
     AliasName, Architecture, AttachmentName, FileName, Format, ImageName, MediaType, OperatingSystem, Prose, Reference,
     Variant, VersionName,
 };
+pub use nul::has_nul;
+pub(crate) use nul::without_nul;
 pub use page::{Cursor, Page, Paged};
 pub use part::{Etag, Part, PartNumber, PartRef};
 pub(crate) use text::words;

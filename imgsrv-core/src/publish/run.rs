@@ -6,8 +6,10 @@ use super::{FINALIZE_PUBLISH, StepContext, StepError, StepOutput, version_of};
 use crate::db::jobs::Claimed;
 use crate::db::{Tx, artifacts, catalog, jobs, steps};
 use crate::engine::Change;
-use crate::model::{JobId, JobOutcome, JobState, Manifest, Step, StepState, Subject, VersionEvent, VersionState};
-use crate::runner::{Failure, Performed, without_nul};
+use crate::model::{
+    JobId, JobOutcome, JobState, Manifest, Step, StepState, Subject, VersionEvent, VersionState, has_nul, without_nul,
+};
+use crate::runner::{Failure, Performed};
 use crate::{Condition, Engine, Error, Result};
 
 impl Engine {
@@ -187,16 +189,6 @@ fn explained(err: &Error) -> String {
     let Error::Precondition { errors, .. } = err else { return err.to_string() };
     let members = errors.iter().map(|error| format!("; {}: {}", error.field, error.reason));
     std::iter::once(err.to_string()).chain(members).collect()
-}
-
-fn has_nul(value: &serde_json::Value) -> bool {
-    use serde_json::Value;
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(values) => values.iter().any(has_nul),
-        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
 }
 
 fn chain(err: &(dyn std::error::Error + 'static)) -> String {

@@ -38,6 +38,10 @@ async fn principals_roles_and_tokens() {
     let principal = json!({"kind": "service", "display_name": "CI", "attributes": {"team": "images"}});
     let principal = manager.post("/v1/auth/principals", principal).await.created();
     assert_eq!((&principal["kind"], &principal["role_ids"]), (&json!("service"), &json!([])));
+    for attributes in [json!({"a\0": 1}), json!({"a": [{"b": "\0"}]})] {
+        let refused = json!({"kind": "user", "display_name": "x", "attributes": attributes});
+        manager.post("/v1/auth/principals", refused).await.problem(400, "invalid");
+    }
     manager.post("/v1/auth/principals", json!({"kind": "robot", "display_name": "x"})).await.problem(400, "invalid");
     let path = format!("/v1/auth/principals/{}", principal["id"].as_str().expect("an id"));
     for _ in 0..2 {
