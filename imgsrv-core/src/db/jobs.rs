@@ -148,13 +148,14 @@ pub(crate) async fn finish(
     hit(tx, update).await
 }
 
-/// Opens a failed job again.
+/// Opens a failed job again; its delays begin anew.
 pub(crate) async fn reopen(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<bool> {
     let update = Entity::update_many()
         .col_expr(Column::Outcome, Expr::value(Option::<JobOutcome>::None))
         .col_expr(Column::FinishedAt, Expr::value(Option::<DateTime<Utc>>::None))
         .col_expr(Column::LastError, Expr::value(Option::<String>::None))
         .col_expr(Column::AvailableAt, Expr::value(now))
+        .col_expr(Column::Attempts, Expr::value(0))
         .col_expr(Column::ExpiredLeases, Expr::value(0))
         .col_expr(Column::UpdatedAt, Expr::value(now))
         .filter(Column::Id.eq(id))

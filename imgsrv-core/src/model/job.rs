@@ -70,7 +70,7 @@ pub struct Job {
     pub kind: JobKind,
     /// What it does it to: the id of an upload or a version, a digest.
     pub subject: String,
-    /// How often it was claimed.
+    /// How often it was claimed since it was queued or last retried.
     pub attempts: u32,
     /// How it ended.
     pub outcome: Option<JobOutcome>,

@@ -29,6 +29,7 @@ crate::behaviours!(
     a_rejection_fails_the_job,
     a_retry_goes_on_where_it_failed,
     errors_are_tried_again_later,
+    delays_begin_anew_after_a_retry,
     a_panic_is_tried_again_later,
     what_cannot_be_retried,
     abandoning_a_queued_job,
@@ -454,6 +455,33 @@ async fn errors_are_tried_again_later(f: &Fixture) {
     let done = job(f, id).await;
     assert_eq!((done.job.state(), &done.job.last_error), (JobState::Succeeded, &None));
     assert_eq!(step(&done, "validate_catalog").attempts, 1);
+}
+
+async fn delays_begin_anew_after_a_retry(f: &Fixture) {
+    let draft = draft(f).await;
+    let ran = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&ran);
+    let node = f
+        .node(calls("scan", move |_| match counter.fetch_add(1, Ordering::Relaxed) {
+            6 => Err(StepError::Reject("no".to_owned())),
+            8 => Ok(None),
+            _ => Err(std::io::Error::other("the scanner is away").into()),
+        }))
+        .await;
+    let id = publish(&node, &draft).await.job.id;
+    runs(&node, 1).await;
+    for _ in 0..6 {
+        f.clock.advance(TimeDelta::minutes(1));
+        runs(&node, 1).await;
+    }
+    assert_eq!(job(f, id).await.job.state(), JobState::Failed);
+    let retried = f.engine.retry_job(id).await.expect("a retry");
+    assert_eq!(retried.job.attempts, 0);
+    runs(&node, 1).await;
+    assert_eq!(job(f, id).await.job.state(), JobState::Queued);
+    f.clock.advance(TimeDelta::seconds(5));
+    runs(&node, 1).await;
+    assert_eq!(job(f, id).await.job.state(), JobState::Succeeded, "the first delay, not the longest");
 }
 
 async fn a_panic_is_tried_again_later(f: &Fixture) {
