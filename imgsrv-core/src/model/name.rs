@@ -23,8 +23,10 @@ text!(
     "application/x-qemu-disk"
 );
 text!(
-    /// A hint only: it may hold spaces, but no path separator and no control character.
-    FileName, "file name", r"^[^/\\\u0000-\u001f\u007f]{0,254}[^/\\\s\u0000-\u001f\u007f]$", "disk.qcow2"
+    /// A hint only: it may hold spaces, but no path separator and no control character, and is neither `.` nor `..`.
+    FileName, "file name",
+    r"^(\.?[^./\\\s\u0000-\u001f\u007f]|[^./\\\u0000-\u001f\u007f][^/\\\s\u0000-\u001f\u007f]|[^/\\\u0000-\u001f\u007f]{2,254}[^/\\\s\u0000-\u001f\u007f])$",
+    "disk.qcow2"
 );
 text!(
     /// Text for people: a display name, a description, a token's name. Not blank, no control characters but line breaks and tabs.

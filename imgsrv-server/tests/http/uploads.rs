@@ -74,7 +74,12 @@ async fn one_part_with_and_without_a_length() {
     let blob = api.get(&format!("/v1/blobs/{}", digest(&whole))).await;
     assert_eq!((blob.header("content-type"), blob.body == whole), ("application/x-qemu-disk", true));
 
-    for hint in [json!({"media_type_hint": "qcow2"}), json!({"media_type_hint": ""}), json!({"filename_hint": " "})] {
+    for hint in [
+        json!({"media_type_hint": "qcow2"}),
+        json!({"media_type_hint": ""}),
+        json!({"filename_hint": " "}),
+        json!({"filename_hint": ".."}),
+    ] {
         let mut promise = json!({"expected_digest": digest(b"x"), "expected_size_bytes": 1});
         promise.as_object_mut().expect("an object").extend(hint.as_object().expect("an object").clone());
         api.post("/v1/uploads", promise).await.problem(400, "invalid");
