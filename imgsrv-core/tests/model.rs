@@ -264,8 +264,27 @@ proptest! {
             damaged[at] = value;
             prop_assert!(HashChain::load(&damaged).is_none(), "byte {} is {}", at, value);
         }
-        // Layout 2 bytes, offset 8, state 32, blocks 8; then how full the buffer is. Whatever is read never panics.
+        // Layout 2 bytes, offset 8, state 32, blocks 8; then how full the buffer is. The offset is what they count.
+        for (at, value) in (2..10).chain(42..51).flat_map(|at| [(at, saved[at] ^ 1), (at, saved[at] ^ 128)]) {
+            let mut damaged = saved.clone();
+            damaged[at] = value;
+            prop_assert!(HashChain::load(&damaged).is_none(), "byte {} is {}", at, value);
+        }
+        // Whatever is read never panics.
         drop(HashChain::load(&damage));
+    }
+
+    #[test]
+    fn a_state_that_counts_more_than_can_be_hashed_is_not_taken_up(bits in 0_u32..64, full in 0_u8..64) {
+        let blocks = u64::MAX >> bits;
+        let offset = blocks.wrapping_mul(64).wrapping_add(full.into());
+        let mut saved = HashChain::default().save();
+        saved[2..10].copy_from_slice(&offset.to_be_bytes());
+        saved[42..50].copy_from_slice(&blocks.to_le_bytes());
+        saved[50] = full;
+        let taken_up = HashChain::load(&saved);
+        prop_assert_eq!(taken_up.is_some(), blocks < 1 << 55);
+        drop(taken_up.map(|chain| chain.digest()));
     }
 
     #[test]

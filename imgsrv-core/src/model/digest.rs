@@ -47,6 +47,8 @@ impl HashChain {
     const LAYOUT: u8 = 0;
     const LAYOUT_MINOR: u8 = 11;
     const STATE_LEN: usize = 104;
+    /// SHA-256 is defined for less than 2^64 bits (FIPS 180-4 §1).
+    const OFFSET_MAX: u64 = (1 << 61) - 1;
 
     /// Hashes the bytes that follow.
     pub fn update(&mut self, bytes: &[u8]) {
@@ -78,7 +80,14 @@ impl HashChain {
         if head[..2] != [Self::LAYOUT, Self::LAYOUT_MINOR] || state.len() != Self::STATE_LEN {
             return None;
         }
+        let offset = u64::from_be_bytes(head[2..].try_into().ok()?);
+        // The hasher counts for itself: blocks of 64 bytes (little-endian), and how many bytes wait for a whole one.
+        let blocks = u64::from_le_bytes(state[32..40].try_into().ok()?);
+        let counted = blocks.checked_mul(64)?.checked_add(state[40].into())?;
+        if offset != counted || offset > Self::OFFSET_MAX {
+            return None;
+        }
         let state = SerializedState::<Sha256>::try_from(state).ok()?;
-        Some(Self { hasher: Sha256::deserialize(&state).ok()?, offset: u64::from_be_bytes(head[2..].try_into().ok()?) })
+        Some(Self { hasher: Sha256::deserialize(&state).ok()?, offset })
     }
 }
