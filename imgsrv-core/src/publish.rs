@@ -27,6 +27,9 @@ const FINALIZE_PUBLISH: &str = "finalize_publish";
 const FIRST_ADDED: i32 = 21;
 const FINAL: i32 = 30;
 
+/// How often a publish begins anew when the job that it found is abandoned at that moment.
+const TRIES: usize = 5;
+
 /// The built-in steps, then those of the embedder.
 pub(crate) fn with_built_in(added: Vec<Arc<dyn PublishStep>>) -> Result<Vec<Arc<dyn PublishStep>>> {
     let mut steps: Vec<Arc<dyn PublishStep>> =
@@ -80,21 +83,28 @@ impl Engine {
         self.detached(|engine| async move {
             let (_, version) =
                 catalog::version(engine.db().reader(), &image, &version, crate::model::Scope::All).await?;
-            let job = engine.db().tx("publish_version", async |tx| engine.queue_publish(tx, version.id).await).await?;
-            engine.wake();
-            Ok(job)
+            for _ in 0..TRIES {
+                let queue = async |tx: &Tx| engine.queue_publish(tx, version.id).await;
+                if let Some(job) = engine.db().tx("publish_version", queue).await? {
+                    engine.wake();
+                    return Ok(job);
+                }
+            }
+            Err(Error::changed_meanwhile("the version"))
         })
         .await
     }
 
-    async fn queue_publish(&self, tx: &Tx, id: VersionId) -> Result<PublishJob> {
+    /// The job that publishes the version; `None` when its job was abandoned a moment ago: then try again.
+    async fn queue_publish(&self, tx: &Tx, id: VersionId) -> Result<Option<PublishJob>> {
         let now = self.clock().now();
         if !catalog::transition(tx, id, VersionEvent::PublishRequested, now).await? {
-            let job = jobs::newest(tx, JobKind::Publish, &id.to_string()).await?;
-            return match job {
-                Some(job) => publish_job(tx, job).await,
-                None => Err(catalog::explain(tx, id, VersionEvent::PublishRequested).await?),
-            };
+            if let Some(job) = jobs::current(tx, JobKind::Publish, &id.to_string()).await? {
+                return publish_job(tx, job).await.map(Some);
+            }
+            // To the guard it was still frozen, and did not have to be waited for; now it is a draft, or gone.
+            catalog::version_by_id(tx, id).await?;
+            return Ok(None);
         }
         let (image, version) = catalog::version_by_id(tx, id).await?;
         let artifacts = artifacts::entries(tx, id).await?;
@@ -111,7 +121,7 @@ impl Engine {
                 .to(VersionState::Publishing),
         )
         .await?;
-        publish_job(tx, jobs::get(tx, job).await?).await
+        publish_job(tx, jobs::get(tx, job).await?).await.map(Some)
     }
 
     async fn check_publishable(&self, tx: &Tx, manifest: &Manifest) -> Result<()> {

@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, OnConflict, Query};
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, UpdateMany};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, UpdateMany};
 
 use super::entity::job::{ActiveModel, Column, Entity, Model};
 use super::{Tx, db_error, from_column, hit, hit_row};
@@ -186,13 +186,13 @@ pub(crate) async fn get(db: &impl ConnectionTrait, id: JobId) -> Result<Job> {
     row.ok_or(Error::NotFound(Resource::Job(id)))?.try_into()
 }
 
-/// The newest job of a kind for a subject.
-pub(crate) async fn newest(db: &impl ConnectionTrait, kind: JobKind, subject: &str) -> Result<Option<Job>> {
+/// The job of a kind for a subject that was not abandoned: there is one at most. Which one is newest would be a question
+/// to the clocks of two nodes.
+pub(crate) async fn current(db: &impl ConnectionTrait, kind: JobKind, subject: &str) -> Result<Option<Job>> {
     let row = Entity::find()
         .filter(Column::Kind.eq(kind))
         .filter(Column::Subject.eq(subject))
-        .order_by_desc(Column::CreatedAt)
-        .order_by_desc(Column::Id)
+        .filter(Column::Outcome.is_null().or(Column::Outcome.ne(JobOutcome::Abandoned)))
         .one(db)
         .await
         .map_err(db_error)?;

@@ -35,6 +35,7 @@ crate::behaviours!(
     abandoning_a_queued_job,
     abandoning_a_running_job,
     abandoning_a_failed_job,
+    publishing_again_after_a_node_whose_clock_is_ahead,
     abandoning_a_published_version_is_refused,
     the_states_of_a_job_are_written_down,
     a_lost_object_fails_the_job,
@@ -586,6 +587,19 @@ async fn abandoning_a_failed_job(f: &Fixture) {
     );
     assert_eq!(step(&abandoned, "scan").failure_message.as_deref(), Some("no"));
     publish_again(f, &draft, id).await;
+}
+
+async fn publishing_again_after_a_node_whose_clock_is_ahead(f: &Fixture) {
+    let draft = draft(f).await;
+    f.clock.advance(TimeDelta::seconds(3));
+    let abandoned = publish(&f.other, &draft).await.job.id;
+    f.engine.abandon_job(abandoned).await.expect("abandon");
+    f.clock.advance(-TimeDelta::seconds(3));
+    let again = publish(&f.engine, &draft).await.job;
+    assert_ne!(again.id, abandoned);
+    assert_eq!(publish(&f.engine, &draft).await.job.id, again.id, "an abandoned job is no answer");
+    runs(&f.engine, 1).await;
+    assert_eq!(publish(&f.engine, &draft).await.job.id, again.id);
 }
 
 async fn abandoning_a_published_version_is_refused(f: &Fixture) {

@@ -36,6 +36,7 @@ crate::behaviours!(
     publish_and_publish,
     publish_and_delete_draft,
     finalize_and_abandon,
+    abandon_and_publish,
     abandon_and_a_step,
     retry_and_retry,
     retry_and_abandon,
@@ -424,6 +425,33 @@ async fn finalize_and_abandon(f: &Fixture) {
     let (ran, abandoned) = race(f, on!(f.engine, run_until_idle()), on!(f.other, abandon_job(job))).await;
     assert_eq!(ran.expect("jobs").jobs, 1);
     assert_eq!(condition(abandoned), Condition::WrongState);
+    assert_eq!(f.version_state(&draft).await, VersionState::Published);
+}
+
+/// Here the second does not wait for the row that the first has changed: to its guard the version is still frozen. It is
+/// held before it looks for the job, until the first has committed.
+async fn abandon_and_publish(f: &Fixture) {
+    let draft = publishable(f, "1.0").await;
+    let old = publish(f, &draft).await.expect("a job");
+    let barrier = f.transaction().await;
+    barrier.execute_unprepared("lock table events in share mode").await.expect("the barrier");
+    let abandon = tokio::spawn(on!(f.other, abandon_job(old)));
+    within("abandon to stand at its commit", f.wait_until(async || waiting(f, "'relation'").await == 1)).await;
+    // It queues behind abandon, which has written to that table, and whoever reads the table queues behind it.
+    let second_barrier = f.transaction().await;
+    let second_barrier = tokio::spawn(async move {
+        second_barrier.execute_unprepared("lock table jobs in access exclusive mode").await.expect("the barrier");
+        second_barrier.commit().await.expect("the barrier opens");
+    });
+    within("the second barrier", f.wait_until(async || waiting(f, "'relation'").await == 2)).await;
+    let publish = tokio::spawn(publish(f, &draft));
+    within("publish to be past its guard", f.wait_until(async || waiting(f, "'relation'").await == 3)).await;
+    barrier.commit().await.expect("the barrier opens");
+    second_barrier.await.expect("no panic");
+    abandon.await.expect("no panic").expect("abandon");
+    let new = publish.await.expect("no panic").expect("a job");
+    assert_ne!(new, old, "what is abandoned publishes nothing");
+    assert_eq!(f.engine.run_until_idle().await.expect("jobs").jobs, 1);
     assert_eq!(f.version_state(&draft).await, VersionState::Published);
 }
 
