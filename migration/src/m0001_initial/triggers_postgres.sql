@@ -80,3 +80,24 @@ end $$;
 drop trigger if exists blobs_cited on blobs;
 create trigger blobs_cited before update or delete on blobs
   for each row execute function imgsrv_refuse_cited();
+
+-- TRUNCATE passes triggers for each row, also where CASCADE takes a table along.
+create or replace function imgsrv_refuse_truncate() returns trigger language plpgsql as $$
+begin
+  if exists (select 1 from versions where state <> 'draft') then
+    raise exception 'imgsrv: a version is published or frozen, so % cannot be truncated', tg_table_name;
+  end if;
+  return null;
+end $$;
+drop trigger if exists versions_truncate on versions;
+create trigger versions_truncate before truncate on versions
+  for each statement execute function imgsrv_refuse_truncate();
+drop trigger if exists artifacts_truncate on artifacts;
+create trigger artifacts_truncate before truncate on artifacts
+  for each statement execute function imgsrv_refuse_truncate();
+drop trigger if exists attachments_truncate on attachments;
+create trigger attachments_truncate before truncate on attachments
+  for each statement execute function imgsrv_refuse_truncate();
+drop trigger if exists blobs_truncate on blobs;
+create trigger blobs_truncate before truncate on blobs
+  for each statement execute function imgsrv_refuse_truncate();
