@@ -2,12 +2,10 @@
 
 use std::process::Command;
 
-use imgsrv_core::sea_orm::{ConnectionTrait, Database};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::bad_input::raw;
-use crate::server::{Api, Folder, Server, program, send};
+use crate::server::{Api, Folder, Server, program, raw, request, send};
 
 /// An operation as a request that is wrong in all but its route.
 struct Operation {
@@ -49,15 +47,6 @@ async fn token(manager: &Api, role: &str) -> (String, String) {
     (text, tokens["api_tokens"][0]["id"].as_str().expect("an id").to_owned())
 }
 
-/// Changes what the database says, as only time can.
-async fn change(folder: &Folder, sql: &str) {
-    let file = folder.path().join("data/imgsrv.db");
-    let database = Database::connect(format!("sqlite://{}", file.display())).await.expect("the database");
-    let changed = database.execute_unprepared(sql).await.expect(sql);
-    assert!(changed.rows_affected() > 0, "{sql}");
-    database.close().await.expect("closed");
-}
-
 const PAST: &str = "2001-01-01T00:00:00+00:00";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +58,7 @@ async fn what_is_no_credential_is_refused_everywhere_and_ignored_where_none_is_n
     let gone = manager.delete(&format!("/v1/auth/api-tokens/{revoked_id}")).await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT);
     let folder = server.stop();
-    change(&folder, &format!("update api_tokens set expires_at = '{PAST}' where id = '{expired_id}'")).await;
+    folder.change(&format!("update api_tokens set expires_at = '{PAST}' where id = '{expired_id}'")).await;
     let server = Server::start_in(folder, &[]);
 
     let mut other = revoked.clone().into_bytes();
@@ -87,8 +76,8 @@ async fn what_is_no_credential_is_refused_everywhere_and_ignored_where_none_is_n
     let api = server.anonymous();
     for Operation { method, path, open } in operations() {
         let ask = || {
-            let request = api.request(method.clone(), &path);
-            if method == Method::GET { request } else { request.body("{\"no such member\": ") }
+            let call = api.request(method.clone(), &path);
+            if method == Method::GET { call } else { call.body("{\"no such member\": ") }
         };
         let without = send(ask()).await;
         assert_eq!(without.status == 401, !open, "{method} {path}");
@@ -100,15 +89,13 @@ async fn what_is_no_credential_is_refused_everywhere_and_ignored_where_none_is_n
             }
         }
         if !open && method != Method::GET {
-            let large = format!(
-                "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2097152\r\n\
-                 connection: close\r\n\r\n"
-            );
+            let lines = ["content-type: application/json", "content-length: 2097152", "connection: close"];
+            let large = request(&api, method.as_str(), &path, &lines);
             let answer = raw(&server, large.as_bytes());
             assert!(answer.starts_with("HTTP/1.1 401 "), "{method} {path}, before the body is read: {answer}");
         }
         if method == Method::GET {
-            let head = send(api.request(Method::HEAD, &path)).await;
+            let head = api.head(&path).await;
             assert_eq!(head.status, without.status, "HEAD {path}");
         }
     }
@@ -190,7 +177,7 @@ async fn a_manager_without_a_usable_token_counts_for_nothing() {
     let mut folder = server.stop();
     let mut known = vec![first];
     for how in [format!("expires_at = '{PAST}'"), format!("revoked_at = '{PAST}'")] {
-        change(&folder, &format!("update api_tokens set {how}")).await;
+        folder.change(&format!("update api_tokens set {how}")).await;
         // Of two that start at once one makes the token.
         let starts =
             [folder.clone(), folder.clone()].map(|folder| std::thread::spawn(|| Server::start_in(folder, &[])));

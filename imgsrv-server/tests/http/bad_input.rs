@@ -1,49 +1,20 @@
 //! Bad luck below HTTP: what is no request, or half of one, harms nobody else.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::io::Write;
 
 use reqwest::Method;
 use serde_json::json;
 
-use crate::server::{Server, send};
-
-pub(crate) fn connect(server: &Server) -> TcpStream {
-    let connection = TcpStream::connect(server.url.trim_start_matches("http://")).expect("a connection");
-    connection.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
-    connection
-}
-
-/// Sends bytes as they are; what comes back before the server closes.
-pub(crate) fn raw(server: &Server, request: &[u8]) -> String {
-    let mut connection = connect(server);
-    connection.write_all(request).ok();
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    // A reset may follow the answer.
-    while let Ok(read @ 1..) = connection.read(&mut buffer) {
-        answer.extend_from_slice(&buffer[..read]);
-    }
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-/// What has come back once this text is in it.
-pub(crate) fn read_until(connection: &mut TcpStream, text: &str) -> String {
-    let mut answer = Vec::new();
-    let mut byte = [0];
-    while !String::from_utf8_lossy(&answer).contains(text) {
-        connection.read_exact(&mut byte).unwrap_or_else(|err| panic!("{err}: {}", String::from_utf8_lossy(&answer)));
-        answer.push(byte[0]);
-    }
-    String::from_utf8_lossy(&answer).into_owned()
-}
+use crate::server::{Server, connect, half_closed, raw, request, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_stand_in_line_are_answered_in_order() {
     let server = Server::start();
-    let get = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-request-id: {path}\r\n{more}\r\n");
-    let line = [get("/healthz", ""), get("/nowhere", ""), get("/v1/images", "connection: close\r\n")].concat();
+    let get = |path: &str, connection: &str| {
+        request(&server.anonymous(), "GET", path, &[&format!("x-request-id: {path}"), connection])
+    };
+    let stay = "connection: keep-alive";
+    let line = [get("/healthz", stay), get("/nowhere", stay), get("/v1/images", "connection: close")].concat();
     let answers = raw(&server, line.as_bytes());
     let found: Vec<_> =
         ["204", "404", "200"].iter().map(|status| answers.find(&format!("HTTP/1.1 {status} "))).collect();
@@ -61,17 +32,15 @@ async fn requests_that_stand_in_line_are_answered_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_request_is_refused_and_the_next_one_is_answered() {
     let server = Server::start();
-    let token = server.writer().await.token.expect("a token");
+    let writer = server.writer().await;
     let post = |framing: &str, body: &str| {
-        format!(
-            "POST /v1/images HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
-             connection: close\r\n{framing}\r\n\r\n{body}"
-        )
+        let lines = ["content-type: application/json", "connection: close", framing];
+        request(&writer, "POST", "/v1/images", &lines) + body
     };
     let header = format!("GET / HTTP/1.1\r\nhost: x\r\nlarge: {}\r\n\r\n", "x".repeat(1 << 20));
     let headers = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(5000));
     let line = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(1 << 20));
-    for request in [
+    for sent in [
         &b"\0\0\0\0\r\n\r\n"[..],
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
@@ -87,42 +56,25 @@ async fn what_is_no_request_is_refused_and_the_next_one_is_answered() {
         post("transfer-encoding: chunked", "x\r\n{}\r\n0\r\n\r\n").as_bytes(),
         post("transfer-encoding: chunked", "FFFFFFFFFFFFFFFFF\r\n{}").as_bytes(),
     ] {
-        let answer = raw_and_done(&server, request);
-        let shown = String::from_utf8_lossy(&request[..request.len().min(80)]).into_owned();
+        let answer = half_closed(&server, sent);
+        let shown = String::from_utf8_lossy(&sent[..sent.len().min(80)]).into_owned();
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{shown:?}: {answer}");
         assert_eq!(server.anonymous().get("/healthz").await.status, 204, "after {shown:?}");
     }
     // Of both framings the chunks count (RFC 9112 §6.3), or neither: never the length, which would smuggle a request.
     let both = "content-length: 4\r\ntransfer-encoding: chunked";
-    let answer = raw_and_done(&server, post(both, "e\r\n{\"name\":\"b-1\"}\r\n0\r\n\r\n").as_bytes());
+    let answer = half_closed(&server, post(both, "e\r\n{\"name\":\"b-1\"}\r\n0\r\n\r\n").as_bytes());
     assert!(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 201 "), "{answer}");
     assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
-}
-
-/// The same, with the client's side closed: a server that waits for more bytes learns that none come.
-fn raw_and_done(server: &Server, request: &[u8]) -> String {
-    let mut connection = connect(server);
-    connection.write_all(request).ok();
-    connection.shutdown(Shutdown::Write).ok();
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    while let Ok(read @ 1..) = connection.read(&mut buffer) {
-        answer.extend_from_slice(&buffer[..read]);
-    }
-    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_leave_at_every_byte_of_a_request() {
     let server = Server::start();
     let writer = server.writer().await;
-    let token = writer.token.clone().expect("a token");
     let body = "{\"name\":\"left\"}";
-    let whole = format!(
-        "POST /v1/images HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let length = format!("content-length: {}", body.len());
+    let whole = request(&writer, "POST", "/v1/images", &["content-type: application/json", &length]) + body;
     for end in (0..whole.len()).step_by(7) {
         connect(&server).write_all(&whole.as_bytes()[..end]).expect("sent");
     }

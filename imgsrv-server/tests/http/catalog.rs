@@ -3,23 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::server::{Api, Server, digest, send};
-
-pub(crate) fn members(value: &Value) -> Vec<&str> {
-    let mut members: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
-    members.sort_unstable();
-    members
-}
-
-fn artifact(more: Value) -> Value {
-    let mut artifact = json!({
-        "operating_system": "linux", "architecture": "amd64", "format": "qcow2",
-        "primary_blob_digest": digest(b"disk"), "primary_blob_size_bytes": 4,
-        "primary_media_type": "application/x-qemu-disk",
-    });
-    artifact.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    artifact
-}
+use crate::server::{Api, Server, artifact, attachment, digest, members, send, with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_thing_has_just_its_members() {
@@ -37,7 +21,7 @@ async fn every_thing_has_just_its_members() {
     let empty = api.get(base).await.ok();
     assert_eq!((members(&empty), &empty["artifacts"]), (vec!["artifacts", "image", "version"], &json!([])));
     let path = format!("{base}/artifacts");
-    let plain = api.post(&path, artifact(json!({"variant": ""}))).await.created();
+    let plain = api.post(&path, artifact(b"disk", json!({"variant": ""}))).await.created();
     assert_eq!(
         members(&plain),
         [
@@ -55,19 +39,19 @@ async fn every_thing_has_just_its_members() {
         ]
     );
     assert_eq!((&plain["variant"], &plain["version_id"]), (&json!("default"), &version["id"]));
-    api.post(&path, artifact(json!({"variant": "default"}))).await.problem(409, "already-exists");
+    api.post(&path, artifact(b"disk", json!({"variant": "default"}))).await.problem(409, "already-exists");
     let other = json!({"variant": "cloud", "requirements": {"secureboot": "false"}});
-    let other = api.post(&path, artifact(other)).await.created();
+    let other = api.post(&path, artifact(b"disk", other)).await.created();
     assert_eq!(other["requirements"], json!({"secureboot": "false"}));
     for differs in [json!({"operating_system": "freebsd"}), json!({"architecture": "arm64"}), json!({"format": "raw"})]
     {
-        api.post(&path, artifact(differs)).await.created();
+        api.post(&path, artifact(b"disk", differs)).await.created();
     }
     let one = format!("{path}/{}", plain["id"].as_str().expect("an id"));
     assert_eq!(api.get(&one).await.ok(), plain);
 
-    let attachment = json!({"name": "notes", "media_type": "text/plain; charset=utf-8", "blob_digest": digest(b""), "blob_size_bytes": 0});
-    let attached = api.post(&format!("{one}/attachments"), attachment).await.created();
+    let notes = attachment("notes", "text/plain; charset=utf-8", b"");
+    let attached = api.post(&format!("{one}/attachments"), notes).await.created();
     assert_eq!(
         members(&attached),
         ["artifact_id", "blob_digest", "blob_size_bytes", "created_at", "id", "media_type", "name", "updated_at"]
@@ -109,9 +93,7 @@ async fn names_and_values_follow_their_rules() {
     for more in
         [json!({"display_name": ""}), json!({"description": " \n"}), json!({"display_name": 1}), json!({"id": "x"})]
     {
-        let mut image = json!({"name": "debian"});
-        image.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        api.post("/v1/images", image).await.problem(400, "invalid");
+        api.post("/v1/images", with(json!({"name": "debian"}), more)).await.problem(400, "invalid");
     }
     for name in ["0", "a.b_c-d", &"a".repeat(128)] {
         api.post("/v1/images", json!({"name": name})).await.created();
@@ -144,7 +126,7 @@ async fn names_and_values_follow_their_rules() {
         json!({"requirements": ["a"]}),
         json!({"version_id": "x"}),
     ] {
-        api.post(&path, artifact(wrong)).await.problem(400, "invalid");
+        api.post(&path, artifact(b"disk", wrong)).await.problem(400, "invalid");
     }
     for format in [
         "raw",
@@ -159,7 +141,7 @@ async fn names_and_values_follow_their_rules() {
         "root.tar.xz",
         "incus_combined.tar.gz",
     ] {
-        api.post(&path, artifact(json!({"format": format}))).await.created();
+        api.post(&path, artifact(b"disk", json!({"format": format}))).await.created();
     }
     assert_eq!(api.get(&path).await.ok()["artifacts"].as_array().map(Vec::len), Some(11));
     let alias = |name: &str| format!("/v1/images/0/aliases/{name}");
@@ -273,7 +255,7 @@ async fn every_list_can_be_read_piece_by_piece() {
     api.release("debian", "1.0", b"1").await;
     api.release("debian", "2.0", b"2").await;
     api.draft("alpine", "1.0", b"3").await;
-    api.post("/v1/images/alpine/versions/1.0/artifacts", artifact(json!({}))).await.created();
+    api.post("/v1/images/alpine/versions/1.0/artifacts", artifact(b"disk", json!({}))).await.created();
     for alias in ["latest", "stable"] {
         api.put(&format!("/v1/images/debian/aliases/{alias}"), json!({"version": "2.0"})).await.ok();
     }

@@ -1,9 +1,8 @@
 //! Who may call what: every operation of the specification that asks for a token, whatever else is wrong with the call.
 
 use reqwest::Method;
-use serde_json::Value;
 
-use crate::server::{Answer, Api, Server, send};
+use crate::server::{Answer, Api, Server, names, send};
 
 /// A call of an operation in which everything but the token may be wrong.
 async fn call(api: &Api, method: &str, path: &str) -> Answer {
@@ -63,18 +62,14 @@ async fn anonymous_routes_ignore_garbage_and_a_writer_sees_more() {
     writer.draft("hidden", "1.0", b"hidden").await;
     let garbage = Api::new(&server.url, Some("garbage".to_owned()));
     for reader in [server.anonymous(), garbage] {
-        assert_eq!(names(&reader.get("/v1/images").await.ok()), ["open"]);
+        assert_eq!(names(&reader.get("/v1/images").await.ok(), "images", "name"), ["open"]);
         reader.get("/v1/images/hidden").await.problem(404, "not-found");
         reader.get("/v1/images/hidden/versions/1.0").await.problem(404, "not-found");
         reader.get("/v1/images/hidden/aliases").await.problem(404, "not-found");
         reader.get("/v1/images/open/versions?state=draft").await.problem(401, "unauthorized");
     }
     let seen = writer.get("/v1/images").await;
-    assert_eq!(names(&seen.ok()), ["hidden", "open"]);
+    assert_eq!(names(&seen.ok(), "images", "name"), ["hidden", "open"]);
     assert_eq!((seen.header("cache-control"), seen.header("vary")), ("private, no-store", "authorization"));
     assert_eq!(writer.get("/v1/images/hidden/versions/1.0").await.ok()["version"]["state"], "draft");
-}
-
-fn names(list: &Value) -> Vec<&str> {
-    list["images"].as_array().expect("images").iter().filter_map(|image| image["name"].as_str()).collect()
 }

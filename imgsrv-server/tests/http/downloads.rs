@@ -6,17 +6,10 @@ use std::net::TcpStream;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::bad_input::{connect, read_until};
-use crate::server::{Answer, Api, Server, bytes, digest, send};
+use crate::server::{Api, Server, artifact, attachment, bytes, connect, digest, read_until, request, send};
 
 fn download(artifact: &str) -> String {
     format!("/v1/images/debian/versions/1.0/artifacts/{artifact}/download")
-}
-
-async fn get(api: &Api, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let request =
-        headers.iter().fold(api.request(Method::GET, path), |request, (name, value)| request.header(*name, *value));
-    send(request).await
 }
 
 /// A published version of `default` and `cloud` artifacts, both with an attachment; their ids.
@@ -26,16 +19,11 @@ async fn released(api: &Api, whole: &[u8]) -> [(String, String); 2] {
     api.post("/v1/images/debian/versions", json!({"version": "1:0"})).await.created();
     let mut ids = Vec::new();
     for variant in ["default", "cloud"] {
-        let artifact = json!({
-            "variant": variant, "operating_system": "linux", "architecture": "amd64", "format": "qcow2",
-            "primary_blob_digest": digest(whole), "primary_blob_size_bytes": whole.len(),
-            "primary_media_type": "application/x-qemu-disk",
-        });
         let path = "/v1/images/debian/versions/1:0/artifacts";
-        let artifact = api.post(path, artifact).await.created()["id"].as_str().expect("an id").to_owned();
-        let attachment = json!({"name": "notes.txt", "media_type": "text/html", "blob_digest": digest(whole), "blob_size_bytes": whole.len()});
-        let attachment = api.post(&format!("{path}/{artifact}/attachments"), attachment).await.created();
-        ids.push((artifact, attachment["id"].as_str().expect("an id").to_owned()));
+        let artifact = api.add(path, artifact(whole, json!({ "variant": variant }))).await;
+        let notes = attachment("notes.txt", "text/html", whole);
+        let attachment = api.add(&format!("{path}/{artifact}/attachments"), notes).await;
+        ids.push((artifact, attachment));
     }
     assert_eq!(api.publish("debian", "1:0").await["state"], "succeeded");
     ids.try_into().expect("two")
@@ -65,7 +53,7 @@ async fn every_way_to_the_bytes_says_what_they_are() {
             assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
             assert_eq!(answer.header("vary"), if path == blob { "Authorization" } else { "" }, "{path}");
         }
-        let (whole_answer, part) = (reader.get(&path).await, get(&reader, &path, &[("range", "bytes=1-2")]).await);
+        let (whole_answer, part) = (reader.get(&path).await, reader.get_with(&path, &[("range", "bytes=1-2")]).await);
         assert_eq!(part.status.as_u16(), 206);
         for header in [
             "etag",
@@ -82,7 +70,7 @@ async fn every_way_to_the_bytes_says_what_they_are() {
                 "{path} {header}"
             );
         }
-        let head = send(reader.request(Method::HEAD, &path)).await;
+        let head = reader.head(&path).await;
         for header in [
             "etag",
             "last-modified",
@@ -95,15 +83,15 @@ async fn every_way_to_the_bytes_says_what_they_are() {
         ] {
             assert_eq!(head.header(header), whole_answer.header(header), "{path} {header}");
         }
-        let unchanged = get(&reader, &path, &[("if-none-match", head.header("etag"))]).await;
+        let unchanged = reader.get_with(&path, &[("if-none-match", head.header("etag"))]).await;
         for header in ["etag", "last-modified", "cache-control", "vary"] {
             assert_eq!(unchanged.header(header), whole_answer.header(header), "{path} {header}");
         }
         let head = send(reader.request(Method::HEAD, &path).header("if-none-match", "*")).await;
         assert_eq!(head.status.as_u16(), 304);
         let weak = format!("W/{}", unchanged.header("etag"));
-        assert_eq!(get(&reader, &path, &[("if-range", &weak), ("range", "bytes=0-1")]).await.status.as_u16(), 200);
-        let none = get(&reader, &path, &[("if-range", "\"other\""), ("range", "bytes=5000-")]).await;
+        assert_eq!(reader.get_with(&path, &[("if-range", &weak), ("range", "bytes=0-1")]).await.status.as_u16(), 200);
+        let none = reader.get_with(&path, &[("if-range", "\"other\""), ("range", "bytes=5000-")]).await;
         assert_eq!(none.status.as_u16(), 200, "a range that does not count cannot be unsatisfiable");
     }
     // Each of them there, but not together.
@@ -138,23 +126,22 @@ async fn a_lost_object_is_told_before_anything_is_sent() {
     let whole = bytes(2, 10_000);
     let artifact = writer.release("debian", "1.0", &whole).await;
     let hex = digest(&whole).trim_start_matches("sha256:").to_owned();
-    let folder = server.folder.path().join("data/objects/blobs/sha256").join(&hex[..2]).join(&hex);
-    std::fs::remove_dir_all(folder).expect("objects");
+    server.folder.lose(&whole);
     let reader = server.anonymous();
     for path in [download(&artifact), format!("/v1/blobs/{}", digest(&whole))] {
         let refused = reader.get(&path).await;
         let problem = refused.problem(503, "unavailable");
         assert!(!problem.to_string().contains(&hex[..2]) || !problem.to_string().contains("blobs/sha256"), "{problem}");
         assert_eq!(refused.header("etag"), "", "no cache may take it for the bytes");
-        get(&reader, &path, &[("range", "bytes=9999-")]).await.problem(503, "unavailable");
+        reader.get_with(&path, &[("range", "bytes=9999-")]).await.problem(503, "unavailable");
     }
 }
 
 /// Asks for a download and reads its headers; the rest waits in the connection.
 fn begin(server: &Server, path: &str) -> TcpStream {
     let mut connection = connect(server);
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).expect("sent");
+    let get = request(&server.anonymous(), "GET", path, &["connection: close"]);
+    connection.write_all(get.as_bytes()).expect("sent");
     assert!(read_until(&mut connection, "\r\n\r\n").starts_with("HTTP/1.1 200 "));
     connection
 }

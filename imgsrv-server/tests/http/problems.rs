@@ -3,8 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::bad_input::raw;
-use crate::server::{Api, Server, digest, send};
+use crate::server::{Api, Server, artifact, attachment, digest, raw, request, send};
 
 /// Every path of the specification that is there, with its methods; names stand for what `published` has made.
 async fn paths(server: &Server) -> Vec<(String, Vec<String>)> {
@@ -12,14 +11,9 @@ async fn paths(server: &Server) -> Vec<(String, Vec<String>)> {
     writer.upload(b"bytes").await;
     writer.post("/v1/images", json!({"name": "debian"})).await.created();
     writer.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.created();
-    let artifact = json!({
-        "operating_system": "linux", "architecture": "amd64", "format": "raw",
-        "primary_blob_digest": digest(b"bytes"), "primary_blob_size_bytes": 5, "primary_media_type": "a/b",
-    });
     let path = "/v1/images/debian/versions/1.0/artifacts";
-    let artifact = writer.post(path, artifact).await.created()["id"].as_str().expect("an id").to_owned();
-    let attachment = json!({"name": "a", "media_type": "a/b", "blob_digest": digest(b"bytes"), "blob_size_bytes": 5});
-    let attachment = writer.post(&format!("{path}/{artifact}/attachments"), attachment).await.created();
+    let artifact = writer.add(path, artifact(b"bytes", json!({}))).await;
+    let attachment = writer.add(&format!("{path}/{artifact}/attachments"), attachment("a", "a/b", b"bytes")).await;
     let job = writer.publish("debian", "1.0").await;
     writer.put("/v1/images/debian/aliases/latest", json!({"version": "1.0"})).await.ok();
     let uploads = writer.get("/v1/uploads").await.ok();
@@ -32,7 +26,7 @@ async fn paths(server: &Server) -> Vec<(String, Vec<String>)> {
         ("image", "debian".to_owned()),
         ("version", "1.0".to_owned()),
         ("artifact_id", artifact),
-        ("attachment_id", text(&attachment["id"])),
+        ("attachment_id", attachment),
         ("alias", "latest".to_owned()),
         ("reference", "latest".to_owned()),
         ("job_id", text(&job["id"])),
@@ -77,7 +71,7 @@ async fn on_every_path() {
             }
         }
         if methods.iter().any(|method| method == "GET") {
-            let (get, head) = (api.get(&path).await, send(api.request(Method::HEAD, &path)).await);
+            let (get, head) = (api.get(&path).await, api.head(&path).await);
             assert!(get.status.is_success(), "{path}: {}", get.text());
             assert_eq!((head.status, head.body.len()), (get.status, 0), "{path}");
             for header in ["content-type", "etag", "cache-control", "vary"] {
@@ -111,11 +105,7 @@ async fn json_of_a_megabyte_and_one_byte_more() {
     assert!([400, 415].contains(&bare.status.as_u16()), "{}", bare.text());
     // Just what is read is sent: bytes that nobody reads may cost the client the answer.
     let head = |api: &Api, framing: &str| {
-        let token = api.token.as_deref().expect("a token");
-        format!(
-            "POST /v1/images HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
-             connection: close\r\n{framing}\r\n\r\n"
-        )
+        request(api, "POST", "/v1/images", &["content-type: application/json", "connection: close", framing])
     };
     let declared = raw(&server, head(&writer, "content-length: 1048577").as_bytes());
     assert!(declared.starts_with("HTTP/1.1 413 ") && declared.contains("urn:imgsrv:problem:too-large"), "{declared}");
@@ -133,7 +123,6 @@ async fn paths_that_try_to_be_others() {
     let server = Server::start();
     let writer = server.writer().await;
     writer.release("debian", "1.0", b"x").await;
-    let token = writer.token.clone().expect("a token");
     for path in [
         "/v1/images/..%2f..%2fetc%2fpasswd",
         "/v1/images/%2e%2e",
@@ -153,9 +142,7 @@ async fn paths_that_try_to_be_others() {
         "/v1/blobs/sha256:../../../../etc/passwd",
         "/docs/../docs",
     ] {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
-        let answer = raw(&server, request.as_bytes());
+        let answer = raw(&server, request(&writer, "GET", path, &["connection: close"]).as_bytes());
         assert!(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
         assert!(answer.contains("content-type: application/problem+json"), "{path}: {answer}");
     }

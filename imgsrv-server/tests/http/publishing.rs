@@ -3,19 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::catalog::members;
-use crate::server::{Answer, Api, Folder, Server, bytes, digest, send};
-
-async fn post(api: &Api, path: &str) -> Answer {
-    send(api.request(Method::POST, path)).await
-}
-
-/// Removes the objects of a blob from the disk.
-fn lose(server: &Server, bytes: &[u8]) {
-    let hex = digest(bytes).trim_start_matches("sha256:").to_owned();
-    std::fs::remove_dir_all(server.folder.path().join("data/objects/blobs/sha256").join(&hex[..2]).join(&hex))
-        .expect("objects");
-}
+use crate::server::{Folder, Server, artifact, attachment, bytes, digest, members, send, with};
 
 fn path_of(job: &Value) -> String {
     format!("/v1/publish-jobs/{}", job["job_id"].as_str().expect("an id"))
@@ -32,22 +20,15 @@ async fn a_refusal_names_every_file_and_leaves_a_draft() {
     api.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.created();
     let base = "/v1/images/debian/versions/1.0";
     let add = async |architecture: &str, size: usize, metadata_size: usize| {
-        let artifact = json!({
-            "operating_system": "linux", "architecture": architecture, "format": "qcow2",
-            "primary_blob_digest": digest(&disk), "primary_blob_size_bytes": size,
-            "primary_media_type": "application/x-qemu-disk",
-        });
-        let artifact = api.post(&format!("{base}/artifacts"), artifact).await.created()["id"].clone();
-        let path = format!("{base}/artifacts/{}", artifact.as_str().expect("an id"));
-        let attachment = json!({
-            "name": "incus.tar.xz", "media_type": "application/x-xz",
-            "blob_digest": digest(&metadata), "blob_size_bytes": metadata_size,
-        });
-        let attachment = api.post(&format!("{path}/attachments"), attachment).await.created()["id"].clone();
-        (artifact.as_str().expect("an id").to_owned(), attachment.as_str().expect("an id").to_owned())
+        let one = artifact(&disk, json!({"architecture": architecture, "primary_blob_size_bytes": size}));
+        let one = api.add(&format!("{base}/artifacts"), one).await;
+        let attached = attachment("incus.tar.xz", "application/x-xz", &metadata);
+        let attached = with(attached, json!({"blob_size_bytes": metadata_size}));
+        let attached = api.add(&format!("{base}/artifacts/{one}/attachments"), attached).await;
+        (one, attached)
     };
     let refused = async |expected: &[String]| {
-        let refused = post(&api, &format!("{base}/publish")).await.problem(412, "not-publishable");
+        let refused = api.act(&format!("{base}/publish")).await.problem(412, "not-publishable");
         let mut fields: Vec<_> = refused["errors"]
             .as_array()
             .expect("errors")
@@ -75,8 +56,8 @@ async fn a_refusal_names_every_file_and_leaves_a_draft() {
     assert_eq!(api.delete(&format!("{base}/artifacts/{same}")).await.status, 204);
     add("arm64", 1000, 100).await;
     assert_eq!(api.publish("debian", "1.0").await["state"], "succeeded");
-    post(&api, "/v1/images/debian/versions/9/publish").await.problem(404, "not-found");
-    post(&api, "/v1/images/nothing/versions/1.0/publish").await.problem(404, "not-found");
+    api.act("/v1/images/debian/versions/9/publish").await.problem(404, "not-found");
+    api.act("/v1/images/nothing/versions/1.0/publish").await.problem(404, "not-found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,14 +83,14 @@ async fn while_it_is_publishing_a_version_is_frozen_and_unseen() {
         (&job["image_name"], &job["version"], &job["state"]),
         (&json!("debian"), &json!("1.0"), &json!("queued"))
     );
-    let again = post(&api, &format!("{base}/publish")).await;
+    let again = api.act(&format!("{base}/publish")).await;
     assert_eq!((again.status.as_u16(), again.json()), (202, job.clone()), "the same job");
 
     for refused in [
         api.delete(base).await,
         api.delete(&format!("{base}/artifacts/{artifact}")).await,
         api.put("/v1/images/debian/aliases/latest", json!({"version": "1.0"})).await,
-        post(&api, &format!("{}/retry", path_of(&job))).await,
+        api.act(&format!("{}/retry", path_of(&job))).await,
     ] {
         refused.problem(412, "wrong-state");
     }
@@ -119,14 +100,14 @@ async fn while_it_is_publishing_a_version_is_frozen_and_unseen() {
     assert_eq!(list["versions"][0]["version"], "1.0");
     assert_eq!(api.get(&path_of(&job)).await.ok(), job);
 
-    let abandoned = post(&api, &format!("{}/abandon", path_of(&job))).await.ok();
+    let abandoned = api.act(&format!("{}/abandon", path_of(&job))).await.ok();
     assert_eq!((&abandoned["state"], &abandoned["failure_message"]), (&json!("failed"), &json!("abandoned")));
     assert_eq!(api.delete(base).await.status, 204, "a draft again");
     let unknown = "/v1/publish-jobs/00000000-0000-7000-8000-000000000000";
     for missing in [
         api.get(unknown).await,
-        post(&api, &format!("{unknown}/retry")).await,
-        post(&api, &format!("{unknown}/abandon")).await,
+        api.act(&format!("{unknown}/retry")).await,
+        api.act(&format!("{unknown}/abandon")).await,
     ] {
         missing.problem(404, "not-found");
     }
@@ -138,7 +119,7 @@ async fn what_failed_for_lost_bytes_goes_on_when_they_are_there_again() {
     let api = server.writer().await;
     let whole = bytes(3, 10_000);
     api.draft("debian", "1.0", &whole).await;
-    lose(&server, &whole);
+    server.folder.lose(&whole);
     let failed = api.publish("debian", "1.0").await;
     assert_eq!((&failed["state"], &failed["failed_step"]), (&json!("failed"), &json!("validate_catalog")));
     let step = &failed["steps"][0];
@@ -151,16 +132,16 @@ async fn what_failed_for_lost_bytes_goes_on_when_they_are_there_again() {
     let version = "/v1/images/debian/versions/1.0";
     assert_eq!(api.get(version).await.ok()["version"]["state"], "publishing");
     server.anonymous().get(version).await.problem(404, "not-found");
-    let same = post(&api, &format!("{version}/publish")).await;
+    let same = api.act(&format!("{version}/publish")).await;
     assert_eq!((same.status.as_u16(), &same.json()["id"]), (202, &failed["id"]));
 
     // Retrying does not help as long as the bytes are lost.
-    let retried = post(&api, &format!("{}/retry", path_of(&failed))).await;
+    let retried = api.act(&format!("{}/retry", path_of(&failed))).await;
     assert_eq!((retried.status.as_u16(), &retried.json()["id"]), (202, &failed["id"]));
     assert_eq!(api.wait_for_job(failed["id"].as_str().expect("an id")).await["state"], "failed");
     assert_eq!(api.begin(&whole).await["state"], "created", "the bytes are asked for again");
     api.upload(&whole).await;
-    assert_eq!(post(&api, &format!("{}/retry", path_of(&failed))).await.status, 202);
+    assert_eq!(api.act(&format!("{}/retry", path_of(&failed))).await.status, 202);
     let done = api.wait_for_job(failed["id"].as_str().expect("an id")).await;
     assert_eq!(done["state"], "succeeded", "{done}");
     assert!(done.get("failed_step").is_none() && done.get("failure_message").is_none(), "{done}");
@@ -182,18 +163,18 @@ async fn what_failed_can_be_given_up_and_published_anew() {
     let api = server.writer().await;
     let whole = bytes(4, 10_000);
     api.draft("debian", "1.0", &whole).await;
-    lose(&server, &whole);
+    server.folder.lose(&whole);
     let failed = api.publish("debian", "1.0").await;
     assert_eq!(failed["state"], "failed", "{failed}");
-    let abandoned = post(&api, &format!("{}/abandon", path_of(&failed))).await.ok();
+    let abandoned = api.act(&format!("{}/abandon", path_of(&failed))).await.ok();
     assert_eq!(abandoned["failure_message"], "abandoned");
     let publish = "/v1/images/debian/versions/1.0/publish";
-    post(&api, publish).await.problem(412, "not-publishable");
+    api.act(publish).await.problem(412, "not-publishable");
     api.upload(&whole).await;
     let done = api.publish("debian", "1.0").await;
     assert_eq!(done["state"], "succeeded", "{done}");
     assert_ne!(done["id"], failed["id"]);
     assert_eq!(api.get(&path_of(&failed)).await.ok()["state"], "failed", "the old job stays what it is");
-    assert_eq!(post(&api, publish).await.json()["id"], done["id"]);
+    assert_eq!(api.act(publish).await.json()["id"], done["id"]);
     api.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.problem(409, "already-exists");
 }

@@ -6,13 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::server::{Answer, Api, Server, bytes, digest, send};
-
-async fn get(api: &Api, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let request =
-        headers.iter().fold(api.request(Method::GET, path), |request, (name, value)| request.header(*name, *value));
-    send(request).await
-}
+use crate::server::{Server, bytes, digest, send};
 
 fn download(image: &str, artifact: &str) -> String {
     format!("/v1/images/{image}/versions/1.0/artifacts/{artifact}/download")
@@ -74,19 +68,19 @@ async fn ranges_across_segments() {
         ("bytes=100-99999999", 100, size),
         ("bytes=-99999999", 0, size),
     ] {
-        let answer = get(&reader, &path, &[("range", range)]).await;
+        let answer = reader.get_with(&path, &[("range", range)]).await;
         assert_eq!(answer.status.as_u16(), 206, "{range}");
         assert_eq!(answer.header("content-range"), format!("bytes {start}-{}/{size}", end - 1), "{range}");
         assert_eq!(answer.header("content-length"), (end - start).to_string(), "{range}");
         assert!(answer.body == whole[start..end], "{range}");
     }
     for range in [format!("bytes={size}-"), "bytes=-0".to_owned()] {
-        let answer = get(&reader, &path, &[("range", &range)]).await;
+        let answer = reader.get_with(&path, &[("range", &range)]).await;
         answer.problem(416, "range-not-satisfiable");
         assert_eq!(answer.header("content-range"), format!("bytes */{size}"));
     }
     for range in ["bytes=0-1,5-6", "bytes=9-1", "bytes=a-b", "lines=1-2", "bytes="] {
-        assert_eq!(get(&reader, &path, &[("range", range)]).await.body.len(), size, "{range}");
+        assert_eq!(reader.get_with(&path, &[("range", range)]).await.body.len(), size, "{range}");
     }
 }
 
@@ -107,7 +101,7 @@ async fn conditions_come_before_ranges() {
         vec![("if-modified-since", modified.as_str())],
         vec![("if-none-match", etag.as_str()), ("if-modified-since", old)],
     ] {
-        let answer = get(&reader, &path, &headers).await;
+        let answer = reader.get_with(&path, &headers).await;
         assert_eq!(
             (answer.status.as_u16(), answer.body.len(), answer.header("etag")),
             (304, 0, etag.as_str()),
@@ -122,11 +116,11 @@ async fn conditions_come_before_ranges() {
         (vec![("if-range", "\"other\""), ("range", "bytes=0-1")], 200),
         (vec![("if-range", old), ("range", "bytes=0-1")], 200),
     ] {
-        assert_eq!(get(&reader, &path, &headers).await.status.as_u16(), status, "{headers:?}");
+        assert_eq!(reader.get_with(&path, &headers).await.status.as_u16(), status, "{headers:?}");
     }
     let manifest = reader.get("/v1/images/debian/versions/1.0").await;
     assert_eq!(manifest.header("cache-control"), "no-cache");
-    let again = get(&reader, "/v1/images/debian/versions/1.0", &[("if-none-match", manifest.header("etag"))]).await;
+    let again = reader.get_with("/v1/images/debian/versions/1.0", &[("if-none-match", manifest.header("etag"))]).await;
     assert_eq!(again.status.as_u16(), 304);
 }
 
@@ -161,8 +155,7 @@ async fn lost_objects_are_never_a_complete_looking_answer() {
     let artifact = writer.release("debian", "1.0", &whole).await;
     let path = download("debian", &artifact);
 
-    let hex = digest(&whole).trim_start_matches("sha256:").to_owned();
-    let folder = server.folder.path().join("data/objects/blobs/sha256").join(&hex[..2]).join(&hex);
+    let folder = server.folder.objects_of(&whole);
     let mut objects: Vec<_> =
         std::fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
     objects.sort();

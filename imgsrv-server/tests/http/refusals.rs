@@ -1,12 +1,11 @@
 //! Bad input gets a problem that a person can act on, and loses nothing.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 
 use reqwest::Method;
 use serde_json::json;
 
-use crate::server::{Server, bytes, digest, send};
+use crate::server::{Server, bytes, connect, digest, raw, request, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_framework_refuses_is_a_problem_too() {
@@ -96,33 +95,13 @@ async fn health_specification_and_page() {
     }
 }
 
-/// Sends bytes as they are; what comes back until the server closes or `enough` bytes are there.
-fn raw(server: &Server, request: &[u8]) -> String {
-    let mut connection = connect(server);
-    connection.write_all(request).expect("sent");
-    let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).ok();
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-fn connect(server: &Server) -> TcpStream {
-    let connection = TcpStream::connect(server.url.trim_start_matches("http://")).expect("a connection");
-    connection.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("a timeout");
-    connection
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_end_early_leave_the_session_as_it_was() {
     let server = Server::start();
     let writer = server.writer().await;
     let whole = bytes(1, 100_000);
     let upload = writer.begin(&whole).await["id"].as_str().expect("an id").to_owned();
-    let token = writer.token.clone().expect("a token");
-    let head = |framing: &str| {
-        format!(
-            "PUT /v1/uploads/{upload}/parts/1 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n{framing}\r\n\r\n"
-        )
-    };
+    let head = |framing: &str| request(&writer, "PUT", &format!("/v1/uploads/{upload}/parts/1"), &[framing]);
     let half = &whole[..50_000];
     for (framing, body) in [
         ("content-length: 100000", half.to_vec()),
@@ -183,10 +162,7 @@ async fn parts_that_cannot_be() {
         send(writer.request(Method::PUT, &path).body("x")).await.problem(400, "invalid");
     }
     let path = format!("/v1/uploads/{upload}/parts/1");
-    let token = writer.token.clone().expect("a token");
-    let large = format!(
-        "PUT {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 5368709121\r\nconnection: close\r\n\r\n"
-    );
+    let large = request(&writer, "PUT", &path, &["content-length: 5368709121", "connection: close"]);
     assert!(raw(&server, large.as_bytes()).starts_with("HTTP/1.1 400"), "refused before the body is read");
     let put = |header: &str| {
         writer.request(Method::PUT, &path).header("content-digest", header.to_owned()).body(whole.clone())

@@ -1,13 +1,9 @@
 //! From nothing to a release: the whole walk, and the rules of each step.
 
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Api, Folder, Server, bytes, digest, send};
-
-async fn post(api: &Api, path: &str) -> Answer {
-    send(api.request(Method::POST, path)).await
-}
+use crate::server::{Api, Folder, Server, artifact, attachment, bytes, digest, names};
 
 /// Members that have no value are left out, and times are UTC.
 fn check_shape(value: &Value) {
@@ -42,33 +38,26 @@ async fn the_whole_walk() {
     writer.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.problem(409, "already-exists");
 
     let base = "/v1/images/debian/versions/1.0";
-    post(&writer, &format!("{base}/publish")).await.problem(412, "not-publishable");
-    let artifact = json!({
-        "operating_system": "linux", "architecture": "amd64", "format": "qcow2",
-        "primary_blob_digest": digest(&disk), "primary_blob_size_bytes": disk.len(),
-        "primary_media_type": "application/x-qemu-disk",
-    });
+    writer.act(&format!("{base}/publish")).await.problem(412, "not-publishable");
+    let artifact = artifact(&disk, json!({}));
     let added = writer.post(&format!("{base}/artifacts"), artifact.clone()).await.created();
     assert_eq!(added["variant"], "default");
     check_shape(&added);
     writer.post(&format!("{base}/artifacts"), artifact.clone()).await.problem(409, "already-exists");
     let id = added["id"].as_str().expect("an id").to_owned();
-    let attachment = json!({
-        "name": "incus.tar.xz", "media_type": "application/x-incus-metadata",
-        "blob_digest": digest(&metadata), "blob_size_bytes": metadata.len(),
-    });
+    let attachment = attachment("incus.tar.xz", "application/x-incus-metadata", &metadata);
     let attachments = format!("{base}/artifacts/{id}/attachments");
     let attached = writer.post(&attachments, attachment.clone()).await.created();
     writer.post(&attachments, attachment.clone()).await.problem(409, "already-exists");
 
-    let missing = post(&writer, &format!("{base}/publish")).await.problem(412, "not-publishable");
+    let missing = writer.act(&format!("{base}/publish")).await.problem(412, "not-publishable");
     assert_eq!(missing["errors"].as_array().map(Vec::len), Some(2), "{missing}");
     assert!(missing["errors"][0]["field"].as_str().is_some_and(|field| field.starts_with("artifacts/")), "{missing}");
     writer.upload(&disk).await;
     writer.upload(&metadata).await;
     writer.put("/v1/images/debian/aliases/latest", json!({"version": "1.0"})).await.problem(412, "wrong-state");
 
-    let job = post(&writer, &format!("{base}/publish")).await;
+    let job = writer.act(&format!("{base}/publish")).await;
     assert_eq!(job.status, StatusCode::ACCEPTED);
     let job = job.json();
     assert_eq!(job["id"], job["job_id"]);
@@ -86,11 +75,7 @@ async fn the_whole_walk() {
     for (step, (name, place)) in steps.iter().zip(&expected) {
         assert_eq!(step, &(name, place, &json!("succeeded"), &json!(1)));
     }
-    assert_eq!(
-        post(&writer, &format!("{base}/publish")).await.json()["id"],
-        job["id"],
-        "published: the job that did it"
-    );
+    assert_eq!(writer.act(&format!("{base}/publish")).await.json()["id"], job["id"], "published: the job that did it");
 
     for (answer, what) in [
         (writer.post(&format!("{base}/artifacts"), artifact).await, "an edit, before its uniqueness"),
@@ -98,8 +83,8 @@ async fn the_whole_walk() {
         (writer.delete(&format!("{base}/artifacts/{id}")).await, "a removal"),
         (writer.delete(&format!("{attachments}/{}", attached["id"].as_str().expect("an id"))).await, "a removal"),
         (writer.delete(base).await, "the version"),
-        (post(&writer, &format!("/v1/publish-jobs/{}/retry", job["id"].as_str().expect("an id"))).await, "a retry"),
-        (post(&writer, &format!("/v1/publish-jobs/{}/abandon", job["id"].as_str().expect("an id"))).await, "giving up"),
+        (writer.act(&format!("/v1/publish-jobs/{}/retry", job["id"].as_str().expect("an id"))).await, "a retry"),
+        (writer.act(&format!("/v1/publish-jobs/{}/abandon", job["id"].as_str().expect("an id"))).await, "giving up"),
     ] {
         assert_eq!(answer.problem(412, "wrong-state")["status"], 412, "{what}");
     }
@@ -143,27 +128,19 @@ async fn aliases_references_and_lists() {
 
     let versions = "/v1/images/debian/versions";
     let all = reader.get(versions).await.ok();
-    let names = |list: &Value| -> Vec<String> {
-        list["versions"]
-            .as_array()
-            .expect("versions")
-            .iter()
-            .map(|one| one["version"].as_str().expect("a name").to_owned())
-            .collect()
-    };
-    assert_eq!(names(&all), ["latest", "2.0", "1.0"], "newest first");
+    assert_eq!(names(&all, "versions", "version"), ["latest", "2.0", "1.0"], "newest first");
     assert!(all.get("next_cursor").is_none());
     let mut paged = Vec::new();
     let mut path = format!("{versions}?limit=1");
     loop {
         let page = reader.get(&path).await.ok();
-        paged.extend(names(&page));
+        paged.extend(names(&page, "versions", "version").into_iter().map(str::to_owned));
         match page["next_cursor"].as_str() {
             Some(cursor) => path = format!("{versions}?limit=1&cursor={cursor}"),
             None => break,
         }
     }
-    assert_eq!(paged, names(&all));
+    assert_eq!(paged, names(&all, "versions", "version"));
 
     assert_eq!(writer.delete(&format!("{aliases}/stable")).await.status, StatusCode::NO_CONTENT);
     writer.delete(&format!("{aliases}/stable")).await.problem(404, "not-found");
@@ -184,16 +161,16 @@ async fn a_job_that_nobody_runs_can_be_abandoned() {
     let writer = server.writer().await;
     writer.draft("debian", "1.0", b"one").await;
     let publish = "/v1/images/debian/versions/1.0/publish";
-    let job = post(&writer, publish).await.json();
+    let job = writer.act(publish).await.json();
     assert_eq!(job["state"], "queued");
     let path = format!("/v1/publish-jobs/{}", job["id"].as_str().expect("an id"));
     for _ in 0..2 {
-        let abandoned = post(&writer, &format!("{path}/abandon")).await.ok();
+        let abandoned = writer.act(&format!("{path}/abandon")).await.ok();
         assert_eq!((&abandoned["state"], &abandoned["failure_message"]), (&json!("failed"), &json!("abandoned")));
     }
-    post(&writer, &format!("{path}/retry")).await.problem(412, "wrong-state");
+    writer.act(&format!("{path}/retry")).await.problem(412, "wrong-state");
     assert_eq!(writer.get("/v1/images/debian/versions/1.0").await.ok()["version"]["state"], "draft");
-    assert_ne!(post(&writer, publish).await.json()["id"], job["id"], "publishing again makes a new job");
+    assert_ne!(writer.act(publish).await.json()["id"], job["id"], "publishing again makes a new job");
     let server = Server::start_in(server.stop(), &[]);
     let writer = Api::new(&server.url, writer.token.clone());
     assert_eq!(writer.publish("debian", "1.0").await["state"], "succeeded", "what was queued goes on after a restart");

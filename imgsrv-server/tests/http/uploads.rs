@@ -8,14 +8,9 @@ use reqwest::{Body, Method};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::bad_input::{connect, read_until};
-use crate::server::{Api, Folder, Server, bytes, digest, send};
+use crate::server::{Api, Folder, Server, bytes, connect, digest, id, members, read_until, request, send, with};
 
 const MIB: usize = 1 << 20;
-
-fn id(session: &Value) -> String {
-    session["id"].as_str().expect("an id").to_owned()
-}
 
 fn listed(number: impl Into<Value>, etag: &str, size: impl Into<Value>) -> Value {
     json!({"number": number.into(), "etag": etag, "size_bytes": size.into()})
@@ -26,7 +21,7 @@ async fn complete(api: &Api, upload: &str, parts: Value) -> crate::server::Answe
 }
 
 async fn abort(api: &Api, upload: &str) -> crate::server::Answer {
-    send(api.request(Method::POST, &format!("/v1/uploads/{upload}/abort"))).await
+    api.act(&format!("/v1/uploads/{upload}/abort")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,10 +34,8 @@ async fn one_part_with_and_without_a_length() {
         "media_type_hint": "application/x-qemu-disk", "filename_hint": "disk one.qcow2",
     });
     let begun = api.post("/v1/uploads", promise.clone()).await.created();
-    let mut members: Vec<&str> = begun.as_object().expect("an object").keys().map(String::as_str).collect();
-    members.sort_unstable();
     assert_eq!(
-        members,
+        members(&begun),
         [
             "created_at",
             "expected_digest",
@@ -60,9 +53,7 @@ async fn one_part_with_and_without_a_length() {
     let pieces: Vec<_> = whole.chunks(100_000).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec())).collect();
     let chunked = Body::wrap_stream(futures_util::stream::iter(pieces));
     let part = api.put_part(&upload, 1, chunked).await.ok();
-    let mut members: Vec<&str> = part.as_object().expect("an object").keys().map(String::as_str).collect();
-    members.sort_unstable();
-    assert_eq!(members, ["etag", "part_number", "size_bytes", "upload_id"]);
+    assert_eq!(members(&part), ["etag", "part_number", "size_bytes", "upload_id"]);
     let uploading = server.anonymous().get(&format!("/v1/uploads/{upload}")).await.ok();
     assert_eq!((&uploading["state"], &uploading["received_bytes"]), (&json!("uploading"), &json!(whole.len())));
     assert!(uploading["expires_at"].as_str() >= begun["expires_at"].as_str(), "a part moves it");
@@ -74,14 +65,8 @@ async fn one_part_with_and_without_a_length() {
     let blob = api.get(&format!("/v1/blobs/{}", digest(&whole))).await;
     assert_eq!((blob.header("content-type"), blob.body == whole), ("application/x-qemu-disk", true));
 
-    for hint in [
-        json!({"media_type_hint": "qcow2"}),
-        json!({"media_type_hint": ""}),
-        json!({"filename_hint": " "}),
-        json!({"filename_hint": ".."}),
-    ] {
-        let mut promise = json!({"expected_digest": digest(b"x"), "expected_size_bytes": 1});
-        promise.as_object_mut().expect("an object").extend(hint.as_object().expect("an object").clone());
+    for hint in [json!({"media_type_hint": "qcow2"}), json!({"media_type_hint": ""}), json!({"filename_hint": " "})] {
+        let promise = with(json!({"expected_digest": digest(b"x"), "expected_size_bytes": 1}), hint);
         api.post("/v1/uploads", promise).await.problem(400, "invalid");
     }
 }
@@ -228,21 +213,19 @@ async fn a_client_that_waits_for_100_continue() {
     let api = server.writer().await;
     let whole = bytes(8, 1000);
     let upload = id(&api.begin(&whole).await);
-    let head = |number: u32, token: &str| {
-        format!(
-            "PUT /v1/uploads/{upload}/parts/{number} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
-             content-length: 1000\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
-        )
+    let head = |number: u32, api: &Api| {
+        let lines = ["content-length: 1000", "expect: 100-continue", "connection: close"];
+        request(api, "PUT", &format!("/v1/uploads/{upload}/parts/{number}"), &lines)
     };
-    let token = api.token.clone().expect("a token");
+    let nobody = server.client(Some("nothing".to_owned()));
     let mut connection = connect(&server);
-    connection.write_all(head(1, &token).as_bytes()).expect("sent");
+    connection.write_all(head(1, &api).as_bytes()).expect("sent");
     assert!(read_until(&mut connection, "\r\n\r\n").starts_with("HTTP/1.1 100 "));
     connection.write_all(&whole).expect("sent");
     assert!(read_until(&mut connection, "\r\n\r\n").starts_with("HTTP/1.1 200 "));
-    for (number, token, status) in [(0, token.as_str(), 400), (1, "nothing", 401)] {
+    for (number, api, status) in [(0, &api, 400), (1, &nobody, 401)] {
         let mut connection = connect(&server);
-        connection.write_all(head(number, token).as_bytes()).expect("sent");
+        connection.write_all(head(number, api).as_bytes()).expect("sent");
         let answer = read_until(&mut connection, "\r\n\r\n");
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "without asking for the body: {answer}");
     }
