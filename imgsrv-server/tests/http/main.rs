@@ -11,6 +11,7 @@ mod disk;
 mod downloads;
 mod durability;
 mod identity;
+mod parts;
 mod postgres;
 mod problems;
 mod publishing;

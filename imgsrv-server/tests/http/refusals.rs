@@ -3,9 +3,8 @@
 use std::io::Write;
 
 use reqwest::Method;
-use serde_json::json;
 
-use crate::server::{Server, bytes, connect, digest, raw, request, send};
+use crate::server::{Server, connect, raw, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_framework_refuses_is_a_problem_too() {
@@ -96,35 +95,6 @@ async fn health_specification_and_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_end_early_leave_the_session_as_it_was() {
-    let server = Server::start();
-    let writer = server.writer().await;
-    let whole = bytes(1, 100_000);
-    let upload = writer.begin(&whole).await["id"].as_str().expect("an id").to_owned();
-    let head = |framing: &str| request(&writer, "PUT", &format!("/v1/uploads/{upload}/parts/1"), &[framing]);
-    let half = &whole[..50_000];
-    for (framing, body) in [
-        ("content-length: 100000", half.to_vec()),
-        ("transfer-encoding: chunked", [format!("{:x}\r\n", half.len()).as_bytes(), half, b"\r\n"].concat()),
-    ] {
-        for reset in [false, true] {
-            let mut connection = connect(&server);
-            connection.write_all(head(framing).as_bytes()).expect("sent");
-            connection.write_all(&body).expect("sent");
-            if reset {
-                // Closing with unread bytes or lingering off resets the connection.
-                rustix::net::sockopt::set_socket_linger(&connection, Some(std::time::Duration::ZERO)).expect("linger");
-            }
-            drop(connection);
-            let session = writer.get(&format!("/v1/uploads/{upload}")).await.ok();
-            assert_eq!((&session["state"], &session["received_bytes"]), (&json!("created"), &json!(0)), "{framing}");
-        }
-    }
-    let part = writer.put_part(&upload, 1, whole).await.ok();
-    assert_eq!(writer.complete(&upload, &[part]).await.ok()["state"], "ready");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn strange_framing_is_answered_and_a_good_request_follows() {
     let server = Server::start();
     for request in [
@@ -149,43 +119,4 @@ async fn strange_framing_is_answered_and_a_good_request_follows() {
     connection.write_all(huge.as_bytes()).ok();
     drop(connection);
     server.anonymous().get("/v1/images").await.ok();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn parts_that_cannot_be() {
-    let server = Server::start();
-    let writer = server.writer().await;
-    let whole = bytes(2, 1000);
-    let upload = writer.begin(&whole).await["id"].as_str().expect("an id").to_owned();
-    for number in ["0", "10001", "x", "-1"] {
-        let path = format!("/v1/uploads/{upload}/parts/{number}");
-        send(writer.request(Method::PUT, &path).body("x")).await.problem(400, "invalid");
-    }
-    let path = format!("/v1/uploads/{upload}/parts/1");
-    let large = request(&writer, "PUT", &path, &["content-length: 5368709121", "connection: close"]);
-    assert!(raw(&server, large.as_bytes()).starts_with("HTTP/1.1 400"), "refused before the body is read");
-    let put = |header: &str| {
-        writer.request(Method::PUT, &path).header("content-digest", header.to_owned()).body(whole.clone())
-    };
-    let wrong = "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:";
-    send(put(wrong)).await.problem(412, "digest-mismatch");
-    for malformed in ["sha-256=abc", "sha-256=:!!:", "sha-256=:AAAA:"] {
-        send(put(malformed)).await.problem(400, "invalid");
-    }
-    assert_eq!(send(put("md5=:AAAA:")).await.status.as_u16(), 200, "an algorithm that it does not know is ignored");
-    let unknown = "00000000-0000-4000-8000-000000000000";
-    writer.put_part(unknown, 1, whole.clone()).await.problem(404, "not-found");
-    writer.get(&format!("/v1/uploads/{unknown}")).await.problem(404, "not-found");
-    writer.post(&format!("/v1/uploads/{upload}/abort"), json!({})).await.ok();
-    writer.put_part(&upload, 1, whole.clone()).await.problem(412, "wrong-state");
-    writer
-        .complete(&upload, &[json!({"part_number": 1, "etag": "x", "size_bytes": 1000})])
-        .await
-        .problem(412, "wrong-state");
-    let promise = |digest: &str, size: i64| json!({"expected_digest": digest, "expected_size_bytes": size});
-    for body in [promise("sha256:xyz", 1), promise(&digest(b""), -1), json!({"expected_digest": digest(b"")})] {
-        writer.post("/v1/uploads", body).await.problem(400, "invalid");
-    }
-    writer.upload(&whole).await;
-    writer.post("/v1/uploads", promise(&digest(&whole), 999)).await.problem(412, "size-mismatch");
 }

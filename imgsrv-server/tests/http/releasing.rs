@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::server::{Api, Folder, Server, artifact, attachment, bytes, digest, names};
+use crate::server::{Api, Folder, Server, artifact, attachment, bytes, names};
 
 /// Members that have no value are left out, and times are UTC.
 fn check_shape(value: &Value) {
@@ -174,50 +174,4 @@ async fn a_job_that_nobody_runs_can_be_abandoned() {
     let server = Server::start_in(server.stop(), &[]);
     let writer = Api::new(&server.url, writer.token.clone());
     assert_eq!(writer.publish("debian", "1.0").await["state"], "succeeded", "what was queued goes on after a restart");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn parts_in_parallel_and_the_rest_after_a_break() {
-    let server = Server::start();
-    let writer = server.writer().await;
-    let whole = bytes(7, (20 << 20) + 5);
-    let upload = writer.begin(&whole).await["id"].as_str().expect("an id").to_owned();
-    let chunks: Vec<Vec<u8>> = whole.chunks(5 << 20).map(<[u8]>::to_vec).collect();
-    let sent = futures_util::future::join_all([4, 3, 1].map(|number: u32| {
-        let (writer, upload, chunk) = (writer.clone(), upload.clone(), chunks[number as usize - 1].clone());
-        async move { writer.put_part(&upload, number, chunk).await.ok() }
-    }))
-    .await;
-    assert_eq!(sent[0]["part_number"], 4);
-
-    let found = writer.get(&format!("/v1/uploads?expected_digest={}&state=uploading", digest(&whole))).await.ok();
-    assert_eq!(found["uploads"][0]["id"], json!(upload), "a rerun finds its session");
-    let stored = writer.get(&format!("/v1/uploads/{upload}/parts")).await.ok();
-    assert_eq!(stored["received_bytes"], 15 << 20);
-    let mut parts: Vec<Value> = Vec::new();
-    for part in stored["parts"].as_array().expect("parts") {
-        parts.push(json!({"part_number": part["number"], "etag": part["etag"], "size_bytes": part["size_bytes"]}));
-    }
-    // The same part twice at once: both are answered, one counts.
-    let (one, two) =
-        tokio::join!(writer.put_part(&upload, 2, chunks[1].clone()), writer.put_part(&upload, 2, chunks[1].clone()));
-    assert_eq!(one.ok()["etag"], two.ok()["etag"]);
-    parts.push(one.json());
-    let stale = writer.put_part(&upload, 5, vec![0; 5]).await.ok();
-    parts.push(stale);
-    writer.put_part(&upload, 5, chunks[4].clone()).await.ok();
-    let refused = writer.complete(&upload, &parts).await.problem(412, "part-mismatch");
-    assert_eq!(refused["errors"][0]["field"], "parts/5", "{refused}");
-    parts.pop();
-    parts.push(writer.put_part(&upload, 5, chunks[4].clone()).await.ok());
-    let completed = writer.complete(&upload, &parts).await.ok();
-    assert_eq!(completed["state"], "completed");
-    assert_eq!(writer.wait_for_upload(&upload).await["state"], "ready");
-
-    let wrong = writer.begin(&bytes(8, 1000)).await["id"].as_str().expect("an id").to_owned();
-    let part = writer.put_part(&wrong, 1, bytes(9, 1000)).await.ok();
-    let failed = writer.complete(&wrong, &[part]).await.ok();
-    assert_eq!(failed["state"], "failed");
-    assert!(failed["failure_reason"].as_str().is_some_and(|reason| reason.contains(&digest(&bytes(9, 1000)))));
-    writer.upload(&bytes(8, 1000)).await;
 }

@@ -1,14 +1,9 @@
-//! Delivering bytes: what a session takes, what it refuses, and what it is then.
+//! Sessions that deliver the bytes of one blob: what they promise, how they end, and how they are found again.
 
-use std::io::Write;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use reqwest::{Body, Method};
+use reqwest::Body;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::server::{Api, Folder, Server, bytes, connect, digest, id, members, read_until, request, send, with};
+use crate::server::{Answer, Api, Folder, Server, bytes, digest, id, members, with};
 
 const MIB: usize = 1 << 20;
 
@@ -16,16 +11,16 @@ fn listed(number: impl Into<Value>, etag: &str, size: impl Into<Value>) -> Value
     json!({"number": number.into(), "etag": etag, "size_bytes": size.into()})
 }
 
-async fn complete(api: &Api, upload: &str, parts: Value) -> crate::server::Answer {
+async fn complete(api: &Api, upload: &str, parts: Value) -> Answer {
     api.post(&format!("/v1/uploads/{upload}/complete"), json!({ "parts": parts })).await
 }
 
-async fn abort(api: &Api, upload: &str) -> crate::server::Answer {
+async fn abort(api: &Api, upload: &str) -> Answer {
     api.act(&format!("/v1/uploads/{upload}/abort")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_part_with_and_without_a_length() {
+async fn a_session_is_created_then_uploading_then_ready() {
     let server = Server::start();
     let api = server.writer().await;
     let whole = bytes(1, 3 * MIB);
@@ -64,15 +59,27 @@ async fn one_part_with_and_without_a_length() {
     api.put_part(&id(&known), 1, "x").await.problem(412, "wrong-state");
     let blob = api.get(&format!("/v1/blobs/{}", digest(&whole))).await;
     assert_eq!((blob.header("content-type"), blob.body == whole), ("application/x-qemu-disk", true));
-
-    for hint in [json!({"media_type_hint": "qcow2"}), json!({"media_type_hint": ""}), json!({"filename_hint": " "})] {
-        let promise = with(json!({"expected_digest": digest(b"x"), "expected_size_bytes": 1}), hint);
-        api.post("/v1/uploads", promise).await.problem(400, "invalid");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_empty_file_and_empty_parts() {
+async fn what_cannot_be_promised_is_refused() {
+    let server = Server::start();
+    let api = server.writer().await;
+    let whole = bytes(12, 1000);
+    let promise = |digest: &str, size: i64| json!({"expected_digest": digest, "expected_size_bytes": size});
+    for body in [promise("sha256:xyz", 1), promise(&digest(b""), -1), json!({"expected_digest": digest(b"")})] {
+        api.post("/v1/uploads", body).await.problem(400, "invalid");
+    }
+    for hint in [json!({"media_type_hint": "qcow2"}), json!({"media_type_hint": ""}), json!({"filename_hint": " "})] {
+        let hinted = with(promise(&digest(b"x"), 1), hint);
+        api.post("/v1/uploads", hinted).await.problem(400, "invalid");
+    }
+    api.upload(&whole).await;
+    api.post("/v1/uploads", promise(&digest(&whole), 999)).await.problem(412, "size-mismatch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_and_a_part_may_be_empty() {
     let server = Server::start();
     let api = server.writer().await;
     let upload = id(&api.begin(b"").await);
@@ -89,7 +96,7 @@ async fn the_empty_file_and_empty_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_parts_in_order_and_four_streams_at_once() {
+async fn parts_arrive_in_order_or_four_at_once() {
     let server = Server::start();
     let api = server.writer().await;
     let whole = bytes(3, 15 * MIB + 1);
@@ -162,76 +169,6 @@ async fn a_list_that_cannot_be_is_told_before_one_that_is_not_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_takes_no_more_than_it_expects() {
-    let server = Server::start();
-    let api = server.writer().await;
-    let whole = bytes(6, 1000);
-    let upload = id(&api.begin(&whole).await);
-    let first = api.put_part(&upload, 1, whole[..600].to_vec()).await.ok();
-    api.put_part(&upload, 2, whole[..401].to_vec()).await.problem(412, "size-mismatch");
-    // Without a length it shows at the first byte that is too many, long before the end of this body.
-    let endless = Body::wrap_stream(futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![0; 1000])));
-    let sent = api.request(Method::PUT, &format!("/v1/uploads/{upload}/parts/2")).body(endless).send().await;
-    if let Ok(answer) = sent {
-        assert_eq!(answer.status().as_u16(), 412);
-    }
-    let stored = api.get(&format!("/v1/uploads/{upload}/parts")).await.ok();
-    assert_eq!((&stored["received_bytes"], stored["parts"].as_array().map(Vec::len)), (&json!(600), Some(1)));
-    assert_eq!((&stored["parts"][0]["number"], &stored["parts"][0]["etag"]), (&json!(1), &first["etag"]));
-    // A repeated part is counted once.
-    let again = api.put_part(&upload, 1, whole.clone()).await.ok();
-    assert_ne!(again["etag"], first["etag"]);
-    let stale = api.complete(&upload, &[first]).await.problem(412, "part-mismatch");
-    assert_eq!(stale["errors"][0]["field"], "parts/1");
-    let done = api.complete(&upload, &[again]).await.ok();
-    assert!(["completed", "ready"].contains(&done["state"].as_str().expect("a state")), "{done}");
-    assert_eq!(api.wait_for_upload(&upload).await["state"], "ready");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn digests_of_parts() {
-    let server = Server::start();
-    let api = server.writer().await;
-    let whole = bytes(7, 1000);
-    let upload = id(&api.begin(&whole).await);
-    let put = |value: String| {
-        let request = api.request(Method::PUT, &format!("/v1/uploads/{upload}/parts/1"));
-        send(request.header("content-digest", value).body(whole.clone()))
-    };
-    let right = STANDARD.encode(Sha256::digest(&whole));
-    put(format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(b"other")))).await.problem(412, "digest-mismatch");
-    assert_eq!(api.get(&format!("/v1/uploads/{upload}")).await.ok()["state"], "created");
-    put(format!("sha-512=:AAAA:, sha-256=:{right}:")).await.ok();
-    let stored = api.get(&format!("/v1/uploads/{upload}/parts")).await.ok();
-    assert_eq!(stored["parts"][0]["sha256"], digest(&whole));
-    put("sha-256=:AAAA".to_owned()).await.problem(400, "invalid");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_waits_for_100_continue() {
-    let server = Server::start();
-    let api = server.writer().await;
-    let whole = bytes(8, 1000);
-    let upload = id(&api.begin(&whole).await);
-    let head = |number: u32, api: &Api| {
-        let lines = ["content-length: 1000", "expect: 100-continue", "connection: close"];
-        request(api, "PUT", &format!("/v1/uploads/{upload}/parts/{number}"), &lines)
-    };
-    let nobody = server.client(Some("nothing".to_owned()));
-    let mut connection = connect(&server);
-    connection.write_all(head(1, &api).as_bytes()).expect("sent");
-    assert!(read_until(&mut connection, "\r\n\r\n").starts_with("HTTP/1.1 100 "));
-    connection.write_all(&whole).expect("sent");
-    assert!(read_until(&mut connection, "\r\n\r\n").starts_with("HTTP/1.1 200 "));
-    for (number, api, status) in [(0, &api, 400), (1, &nobody, 401)] {
-        let mut connection = connect(&server);
-        connection.write_all(head(number, api).as_bytes()).expect("sent");
-        let answer = read_until(&mut connection, "\r\n\r\n");
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "without asking for the body: {answer}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_failed_or_was_aborted_stays_so() {
     let server = Server::start();
     let api = server.writer().await;
@@ -240,6 +177,7 @@ async fn what_failed_or_was_aborted_stays_so() {
         (id(&api.begin(&whole).await), id(&api.begin(&whole).await), id(&api.begin(&whole).await));
     let part = api.put_part(&failed, 1, bytes(10, 1000)).await.ok();
     let told = api.complete(&failed, &[part]).await.ok();
+    assert_eq!(told["state"], "failed");
     let reason = told["failure_reason"].as_str().expect("a reason");
     assert!(reason.contains(&digest(&whole)) && reason.contains(&digest(&bytes(10, 1000))), "{reason}");
     abort(&api, &failed).await.problem(412, "wrong-state");
@@ -259,7 +197,10 @@ async fn what_failed_or_was_aborted_stays_so() {
     let unknown = "00000000-0000-4000-8000-000000000000";
     complete(&api, unknown, json!([listed(1, "x", 1000)])).await.problem(404, "not-found");
     abort(&api, unknown).await.problem(404, "not-found");
-    api.get(&format!("/v1/uploads/{unknown}/parts")).await.problem(404, "not-found");
+    for path in [format!("/v1/uploads/{unknown}"), format!("/v1/uploads/{unknown}/parts")] {
+        api.get(&path).await.problem(404, "not-found");
+    }
+    api.put_part(unknown, 1, whole.clone()).await.problem(404, "not-found");
     api.put_part("7", 1, whole.clone()).await.problem(400, "invalid");
 
     // Sessions for one digest run side by side, and each ends ready.
@@ -282,7 +223,7 @@ async fn what_failed_or_was_aborted_stays_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_past_its_time_is_expired() {
+async fn a_session_past_its_time_takes_nothing_more() {
     let server = Server::start_in(Folder::new(), &["--upload-ttl", "1ms"]);
     let api = server.writer().await;
     let whole = bytes(11, 1000);
