@@ -1,15 +1,18 @@
-//! Downloads: names and policies, what cannot be sent, and readers that leave.
+//! Downloads: what they say of themselves, what is not there to be had, lost objects, and readers that leave.
 
 use std::io::Write;
 use std::net::TcpStream;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
-use crate::server::{Api, Server, artifact, attachment, bytes, connect, digest, read_until, request, send};
+use crate::server::{Api, Server, artifact, attachment, bytes, connect, digest, id, read_until, request, send};
 
-fn download(artifact: &str) -> String {
-    format!("/v1/images/debian/versions/1.0/artifacts/{artifact}/download")
+fn download(image: &str, artifact: &str) -> String {
+    format!("/v1/images/{image}/versions/1.0/artifacts/{artifact}/download")
 }
 
 /// A published version of `default` and `cloud` artifacts, both with an attachment; their ids.
@@ -34,10 +37,12 @@ async fn every_way_to_the_bytes_says_what_they_are() {
     let server = Server::start();
     let writer = server.writer().await;
     let whole = bytes(1, 1000);
-    let [(plain, attachment), (cloud, other)] = released(&writer, &whole).await;
+    let [(plain, attachment), (cloud, _)] = released(&writer, &whole).await;
     let reader = server.anonymous();
     let base = "/v1/images/debian/versions/1:0/artifacts";
     let blob = format!("/v1/blobs/{}", digest(&whole));
+    let etag = format!("\"{}\"", digest(&whole));
+    let hash = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&whole)));
     for (path, media_type, name) in [
         (format!("{base}/{plain}/download"), "application/x-qemu-disk", "debian-1_0-linux-amd64.qcow2"),
         (format!("{base}/{cloud}/download"), "application/x-qemu-disk", "debian-1_0-linux-amd64-cloud.qcow2"),
@@ -47,13 +52,23 @@ async fn every_way_to_the_bytes_says_what_they_are() {
         for api in [&reader, &writer] {
             let answer = api.get(&path).await;
             assert_eq!((answer.status.as_u16(), answer.body == whole), (200, true), "{path}");
-            assert_eq!(answer.header("content-type"), media_type, "{path}");
-            assert_eq!(answer.header("content-disposition"), format!("attachment; filename=\"{name}\""), "{path}");
-            assert_eq!(answer.header("cache-control"), "public, max-age=31536000, immutable", "{path}");
-            assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
-            assert_eq!(answer.header("vary"), if path == blob { "Authorization" } else { "" }, "{path}");
+            for (header, value) in [
+                ("accept-ranges", "bytes"),
+                ("cache-control", "public, max-age=31536000, immutable"),
+                ("content-disposition", &format!("attachment; filename=\"{name}\"")),
+                ("content-length", "1000"),
+                ("content-type", media_type),
+                ("etag", &etag),
+                ("repr-digest", &hash),
+                ("vary", if path == blob { "Authorization" } else { "" }),
+                ("x-content-type-options", "nosniff"),
+            ] {
+                assert_eq!(answer.header(header), value, "{path} {header}");
+            }
+            let modified = answer.header("last-modified");
+            assert!(modified.ends_with(" GMT"), "{modified}");
         }
-        let (whole_answer, part) = (reader.get(&path).await, reader.get_with(&path, &[("range", "bytes=1-2")]).await);
+        let (all, part) = (reader.get(&path).await, reader.get_with(&path, &[("range", "bytes=1-2")]).await);
         assert_eq!(part.status.as_u16(), 206);
         for header in [
             "etag",
@@ -64,59 +79,83 @@ async fn every_way_to_the_bytes_says_what_they_are() {
             "repr-digest",
             "content-disposition",
             "x-content-type-options",
+            "vary",
         ] {
-            assert!(
-                !part.header(header).is_empty() && part.header(header) == whole_answer.header(header),
-                "{path} {header}"
-            );
+            assert_eq!(part.header(header), all.header(header), "{path} {header}");
         }
-        let head = reader.head(&path).await;
-        for header in [
-            "etag",
-            "last-modified",
-            "cache-control",
-            "content-type",
-            "accept-ranges",
-            "repr-digest",
-            "content-disposition",
-            "content-length",
-        ] {
-            assert_eq!(head.header(header), whole_answer.header(header), "{path} {header}");
+        // Without the bytes, all is said about all of them: a range is a matter of GET (RFC 9110 §14.2).
+        for range in [&[][..], &[("range", "bytes=0-9")], &[("range", "bytes=1000-")]] {
+            let head = range
+                .iter()
+                .fold(reader.request(Method::HEAD, &path), |head, (name, value)| head.header(*name, *value));
+            let head = send(head).await;
+            assert_eq!((head.status.as_u16(), head.body.len()), (200, 0), "{path}");
+            for header in [
+                "etag",
+                "last-modified",
+                "cache-control",
+                "content-type",
+                "accept-ranges",
+                "repr-digest",
+                "content-disposition",
+                "content-length",
+                "x-content-type-options",
+                "vary",
+            ] {
+                assert_eq!(head.header(header), all.header(header), "{path} {header}");
+            }
         }
-        let unchanged = reader.get_with(&path, &[("if-none-match", head.header("etag"))]).await;
+        let unchanged = reader.get_with(&path, &[("if-none-match", &etag)]).await;
+        assert_eq!((unchanged.status.as_u16(), unchanged.body.len()), (304, 0), "{path}");
         for header in ["etag", "last-modified", "cache-control", "vary"] {
-            assert_eq!(unchanged.header(header), whole_answer.header(header), "{path} {header}");
+            assert_eq!(unchanged.header(header), all.header(header), "{path} {header}");
         }
         let head = send(reader.request(Method::HEAD, &path).header("if-none-match", "*")).await;
         assert_eq!(head.status.as_u16(), 304);
-        let weak = format!("W/{}", unchanged.header("etag"));
+        let weak = format!("W/{etag}");
         assert_eq!(reader.get_with(&path, &[("if-range", &weak), ("range", "bytes=0-1")]).await.status.as_u16(), 200);
         let none = reader.get_with(&path, &[("if-range", "\"other\""), ("range", "bytes=5000-")]).await;
         assert_eq!(none.status.as_u16(), 200, "a range that does not count cannot be unsatisfiable");
     }
-    // Each of them there, but not together.
-    for foreign in [format!("{base}/{plain}/attachments/{other}/download"), format!("{base}/{attachment}/download")] {
-        reader.get(&foreign).await.problem(404, "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_published_is_not_there() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    let [(plain, attached), (_, other)] = released(&writer, b"released").await;
+    let draft = writer.draft("hidden", "1.0", b"hidden").await;
+    let reader = server.anonymous();
+    let base = "/v1/images/debian/versions/1:0/artifacts";
+    let attachments = format!("{base}/{plain}/attachments");
+    for path in [
+        download("hidden", &draft),
+        // Each of them there, but not together.
+        format!("{base}/{draft}/download"),
+        download("hidden", &plain),
+        format!("{attachments}/{other}/download"),
+        format!("{base}/{attached}/download"),
+        format!("/v1/blobs/{}", digest(b"never sent")),
+    ] {
+        reader.get(&path).await.problem(404, "not-found");
     }
-    reader
-        .get(&format!("/v1/images/debian/versions/1:0/artifacts/{plain}/attachments/x/download"))
-        .await
-        .problem(400, "invalid");
+    for path in [format!("{base}/not-a-uuid/download"), format!("{attachments}/x/download")] {
+        reader.get(&path).await.problem(400, "invalid");
+    }
     for digest in ["sha256:", "x", "sha256%3a00", &digest(b"").to_uppercase()] {
         reader.get(&format!("/v1/blobs/{digest}")).await.problem(400, "invalid");
     }
-    reader.get(&format!("/v1/blobs/{}", digest(b"never sent"))).await.problem(404, "not-found");
-
+    // What a draft cites, and what nothing does.
     writer.upload(b"kept back").await;
-    let secret = format!("/v1/blobs/{}", digest(b"kept back"));
-    for api in [&reader, &server.manager()] {
-        api.get(&secret).await.problem(404, "not-found");
+    for bytes in [&b"hidden"[..], b"kept back"] {
+        let path = format!("/v1/blobs/{}", digest(bytes));
+        for api in [&reader, &server.manager()] {
+            api.get(&path).await.problem(404, "not-found");
+        }
+        let seen = writer.get(&path).await;
+        assert_eq!((seen.status.as_u16(), seen.body == bytes), (200, true));
+        assert_eq!((seen.header("cache-control"), seen.header("vary")), ("private, no-store", "Authorization"));
     }
-    let unpublished = writer.get(&secret).await;
-    assert_eq!(
-        (unpublished.status.as_u16(), unpublished.header("cache-control"), unpublished.header("vary")),
-        (200, "private, no-store", "Authorization")
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,13 +167,50 @@ async fn a_lost_object_is_told_before_anything_is_sent() {
     let hex = digest(&whole).trim_start_matches("sha256:").to_owned();
     server.folder.lose(&whole);
     let reader = server.anonymous();
-    for path in [download(&artifact), format!("/v1/blobs/{}", digest(&whole))] {
+    for path in [download("debian", &artifact), format!("/v1/blobs/{}", digest(&whole))] {
         let refused = reader.get(&path).await;
         let problem = refused.problem(503, "unavailable");
         assert!(!problem.to_string().contains(&hex[..2]) || !problem.to_string().contains("blobs/sha256"), "{problem}");
         assert_eq!(refused.header("etag"), "", "no cache may take it for the bytes");
         reader.get_with(&path, &[("range", "bytes=9999-")]).await.problem(503, "unavailable");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_ends_early_is_never_a_complete_looking_answer() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    let whole = bytes(4, (5 << 20) + 1000);
+    let upload = id(&writer.begin(&whole).await);
+    let mut parts = Vec::new();
+    for (number, chunk) in (1..).zip(whole.chunks(5 << 20)) {
+        parts.push(writer.put_part(&upload, number, chunk.to_vec()).await.ok());
+    }
+    writer.complete(&upload, &parts).await.ok();
+    let artifact = writer.release("debian", "1.0", &whole).await;
+    let path = download("debian", &artifact);
+
+    let folder = server.folder.objects_of(&whole);
+    let mut objects: Vec<_> =
+        std::fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
+    objects.sort();
+    let last = std::fs::read(&objects[1]).expect("the last object");
+    std::fs::write(&objects[1], &last[..10]).expect("truncated");
+    let broken = server.anonymous().request(Method::GET, &path).send().await.expect("headers");
+    assert_eq!(broken.status().as_u16(), 200);
+    broken.bytes().await.expect_err("the connection breaks before the length that was announced");
+
+    // The blob is known as damaged now: told at once, and asked for again.
+    let path = path.as_str();
+    while server.anonymous().request(Method::GET, path).send().await.expect("an answer").status().as_u16() != 503 {}
+    server.anonymous().get(path).await.problem(503, "unavailable");
+    assert_eq!(writer.begin(&whole).await["state"], "created");
+    assert_eq!(writer.upload(&whole).await, digest(&whole));
+    assert_eq!(server.anonymous().get(path).await.body, whole, "healed");
+    let again = writer
+        .post("/v1/uploads", json!({"expected_digest": digest(&whole), "expected_size_bytes": whole.len()}))
+        .await;
+    assert_eq!(again.ok()["state"], "ready");
 }
 
 /// Asks for a download and reads its headers; the rest waits in the connection.
@@ -153,7 +229,7 @@ async fn readers_that_leave_take_nothing_with_them() {
     let whole = bytes(4, 8 << 20);
     let artifact = writer.release("debian", "1.0", &whole).await;
     for _ in 0..50 {
-        drop(begin(&server, &download(&artifact)));
+        drop(begin(&server, &download("debian", &artifact)));
     }
     let sockets = || {
         let folder = format!("/proc/{}/fd", server.pid());
@@ -164,5 +240,5 @@ async fn readers_that_leave_take_nothing_with_them() {
     while sockets() > 0 {
         tokio::task::yield_now().await;
     }
-    assert!(server.anonymous().get(&download(&artifact)).await.body == whole);
+    assert!(server.anonymous().get(&download("debian", &artifact)).await.body == whole);
 }

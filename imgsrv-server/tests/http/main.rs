@@ -15,7 +15,7 @@ mod parts;
 mod postgres;
 mod problems;
 mod publishing;
-mod reading;
+mod ranges;
 mod refusals;
 mod releasing;
 mod server;
