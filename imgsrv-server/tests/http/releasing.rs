@@ -1,26 +1,9 @@
 //! From nothing to a release: the whole walk, and the rules of each step.
 
 use reqwest::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::server::{Api, Folder, Server, artifact, attachment, bytes, names};
-
-/// Members that have no value are left out, and times are UTC.
-fn check_shape(value: &Value) {
-    match value {
-        Value::Null => panic!("null"),
-        Value::Array(items) => items.iter().for_each(check_shape),
-        Value::Object(members) => {
-            for (name, member) in members {
-                check_shape(member);
-                if name.ends_with("_at") {
-                    assert!(member.as_str().is_some_and(|time| time.ends_with('Z')), "{name}: {member}");
-                }
-            }
-        }
-        _ => {}
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_walk() {
@@ -29,7 +12,6 @@ async fn the_whole_walk() {
     let (disk, metadata) = (bytes(1, 300_000), bytes(2, 1000));
     let image = json!({"name": "debian", "display_name": "Debian", "description": "With cloud-init"});
     let image = writer.post("/v1/images", image).await.created();
-    check_shape(&image);
     writer.post("/v1/images", json!({"name": "debian"})).await.problem(409, "already-exists");
     writer.post("/v1/images/nothing/versions", json!({"version": "1.0"})).await.problem(404, "not-found");
     let version = writer.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.created();
@@ -42,7 +24,6 @@ async fn the_whole_walk() {
     let artifact = artifact(&disk, json!({}));
     let added = writer.post(&format!("{base}/artifacts"), artifact.clone()).await.created();
     assert_eq!(added["variant"], "default");
-    check_shape(&added);
     writer.post(&format!("{base}/artifacts"), artifact.clone()).await.problem(409, "already-exists");
     let id = added["id"].as_str().expect("an id").to_owned();
     let attachment = attachment("incus.tar.xz", "application/x-incus-metadata", &metadata);
@@ -63,7 +44,6 @@ async fn the_whole_walk() {
     assert_eq!(job["id"], job["job_id"]);
     let done = writer.wait_for_job(job["id"].as_str().expect("an id")).await;
     assert_eq!(done["state"], "succeeded", "{done}");
-    check_shape(&done);
     let steps: Vec<_> = done["steps"]
         .as_array()
         .expect("steps")
@@ -92,7 +72,6 @@ async fn the_whole_walk() {
 
     let reader = server.anonymous();
     let manifest = reader.get(base).await.ok();
-    check_shape(&manifest);
     assert_eq!(manifest["artifacts"][0]["artifact"]["id"], json!(id));
     assert_eq!(manifest["artifacts"][0]["attachments"][0]["name"], "incus.tar.xz");
     assert_eq!(manifest["version"]["state"], "published");

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 /// An answer, read whole.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    path: String,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
@@ -17,13 +18,10 @@ pub(crate) async fn send(request: RequestBuilder) -> Answer {
     let request = request.expect("a request");
     let is_head = request.method() == Method::HEAD;
     let response = client.execute(request).await.expect("an answer");
-    let (status, headers) = (response.status(), response.headers().clone());
-    assert!(headers.contains_key("x-request-id"), "every answer carries its id");
+    let (path, status, headers) = (response.url().path().to_owned(), response.status(), response.headers().clone());
     let body = response.bytes().await.expect("a whole body").to_vec();
-    let answer = Answer { status, headers, body };
-    if status.is_client_error() || status.is_server_error() {
-        answer.check_problem(is_head);
-    }
+    let answer = Answer { path, status, headers, body };
+    answer.check(is_head);
     answer
 }
 
@@ -41,10 +39,16 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|err| panic!("{err}: {}", self.text()))
     }
 
+    /// JSON with this status, and what holds for all JSON.
     #[track_caller]
     fn expect(&self, status: StatusCode) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
-        self.json()
+        assert_eq!(self.header("content-type"), "application/json");
+        let shown = self.json();
+        if self.path.starts_with("/v1/") {
+            check_members(&shown, !self.path.starts_with("/v1/auth/"));
+        }
+        shown
     }
 
     #[track_caller]
@@ -79,6 +83,21 @@ impl Answer {
         problem
     }
 
+    /// What holds for every answer.
+    fn check(&self, is_head: bool) {
+        let id = self.header("x-request-id");
+        assert!((1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()), "{id}");
+        if self.status.is_client_error() || self.status.is_server_error() {
+            self.check_problem(is_head);
+        }
+        let policy = self.header("cache-control");
+        assert!(!policy.is_empty(), "{}: no answer leaves it to a cache what to do", self.path);
+        if policy.contains("private") && self.path.starts_with("/v1/") {
+            assert_eq!(policy, "private, no-store", "{}", self.path);
+            assert_eq!(self.header("vary").to_lowercase(), "authorization", "{}", self.path);
+        }
+    }
+
     /// What holds for every problem.
     fn check_problem(&self, is_head: bool) {
         assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
@@ -95,14 +114,58 @@ impl Answer {
         let problem = self.json();
         assert_eq!(problem["status"], self.status.as_u16());
         assert_eq!(problem["instance"], self.header("x-request-id"));
-        for member in ["type", "title"] {
-            assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member} of {problem}");
+        let kind = problem["type"].as_str().expect("a type");
+        assert!(kind.strip_prefix("urn:imgsrv:problem:").is_some_and(|slug| !slug.is_empty()), "{problem}");
+        assert!(problem["title"].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
+        let known = ["type", "title", "status", "detail", "instance", "errors"];
+        assert!(members(&problem).iter().all(|member| known.contains(member)), "{problem}");
+        if let Some(errors) = problem.get("errors") {
+            let errors = errors.as_array().expect("a list");
+            assert!(!errors.is_empty(), "{problem}");
+            for error in errors {
+                assert_eq!(members(error), ["field", "reason"], "{problem}");
+                let texts =
+                    ["field", "reason"].map(|member| error[member].as_str().is_some_and(|text| !text.is_empty()));
+                assert_eq!(texts, [true, true], "{problem}");
+            }
         }
         match self.status.as_u16() {
             500 => assert!(problem.get("detail").is_none(), "{problem}"),
             _ => assert!(problem["detail"].as_str().is_some_and(|text| !text.is_empty()), "{problem}"),
         }
     }
+}
+
+/// What has no value is left out, times are UTC in microseconds at most, and ids are UUIDs, or opaque where identity
+/// is managed.
+fn check_members(shown: &Value, ids_are_uuids: bool) {
+    match shown {
+        Value::Null => panic!("null"),
+        Value::Array(items) => items.iter().for_each(|item| check_members(item, ids_are_uuids)),
+        Value::Object(members) => {
+            for (name, member) in members {
+                // What is in these is the client's own.
+                if !["attributes", "requirements"].contains(&name.as_str()) {
+                    check_members(member, ids_are_uuids);
+                }
+                if name.ends_with("_at") {
+                    check_time(member);
+                } else if name == "id" || name.ends_with("_id") {
+                    let id = member.as_str().expect("a text");
+                    let is_uuid = uuid::Uuid::try_parse(id).is_ok_and(|uuid| uuid.to_string() == id);
+                    assert!(is_uuid || !(ids_are_uuids || id.is_empty()), "{name}: {member}");
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_time(time: &Value) {
+    let text = time.as_str().expect("a text");
+    assert!(text.ends_with('Z') && chrono::DateTime::parse_from_rfc3339(text).is_ok(), "{text}");
+    let fraction = text.trim_end_matches('Z').split_once('.').map_or("", |(_, fraction)| fraction);
+    assert!(fraction.len() <= 6, "{text}");
 }
 
 /// The id of what an answer shows.
