@@ -113,12 +113,4 @@ async fn json_that_is_out_to_harm() {
         send(request.body(uploads(size))).await.problem(400, "invalid");
     }
     assert_eq!(writer.get("/v1/images").await.ok()["images"], json!([]));
-    for query in ["limit=1&limit=2", "limit=%ff", "cursor=%00", "limit=99999999999999999999", "limit"] {
-        let answer = writer.get(&format!("/v1/images?{query}")).await;
-        assert!(
-            answer.status == 400 || (query == "limit=1&limit=2" && answer.status == 200),
-            "{query}: {}",
-            answer.text()
-        );
-    }
 }

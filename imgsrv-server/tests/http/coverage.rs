@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 
-use crate::server::{Answer, Api, Server, names, send};
+use crate::server::{Answer, Api, Server, send};
 
 /// A call of an operation in which everything but the token may be wrong.
 async fn call(api: &Api, method: &str, path: &str) -> Answer {
@@ -52,24 +52,4 @@ async fn without_the_right_token_nothing_else_matters() {
         let admitted = call(right, &method, &path).await.status.as_u16();
         assert!(admitted != 401 && admitted != 403 && admitted < 500, "{method} {path}: {admitted}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn anonymous_routes_ignore_garbage_and_a_writer_sees_more() {
-    let server = Server::start();
-    let writer = server.writer().await;
-    writer.release("open", "1.0", b"open").await;
-    writer.draft("hidden", "1.0", b"hidden").await;
-    let garbage = Api::new(&server.url, Some("garbage".to_owned()));
-    for reader in [server.anonymous(), garbage] {
-        assert_eq!(names(&reader.get("/v1/images").await.ok(), "images", "name"), ["open"]);
-        reader.get("/v1/images/hidden").await.problem(404, "not-found");
-        reader.get("/v1/images/hidden/versions/1.0").await.problem(404, "not-found");
-        reader.get("/v1/images/hidden/aliases").await.problem(404, "not-found");
-        reader.get("/v1/images/open/versions?state=draft").await.problem(401, "unauthorized");
-    }
-    let seen = writer.get("/v1/images").await;
-    assert_eq!(names(&seen.ok(), "images", "name"), ["hidden", "open"]);
-    assert_eq!((seen.header("cache-control"), seen.header("vary")), ("private, no-store", "authorization"));
-    assert_eq!(writer.get("/v1/images/hidden/versions/1.0").await.ok()["version"]["state"], "draft");
 }

@@ -2,8 +2,10 @@
 
 #![allow(clippy::pedantic, clippy::style, clippy::complexity, clippy::perf, reason = "a test is read, not called")]
 
+mod aliases;
 mod authorization;
 mod bad_input;
+mod caching;
 mod catalog;
 mod coverage;
 mod crash;
@@ -11,6 +13,7 @@ mod disk;
 mod downloads;
 mod durability;
 mod identity;
+mod lists;
 mod parts;
 mod postgres;
 mod problems;
@@ -21,3 +24,4 @@ mod releasing;
 mod server;
 mod stopping;
 mod uploads;
+mod visibility;

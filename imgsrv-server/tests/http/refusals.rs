@@ -37,9 +37,6 @@ async fn what_the_framework_refuses_is_a_problem_too() {
     for name in ["..%2f..%2fetc", "%00", "a%2fb", "A", "a%20b", &"a".repeat(129)] {
         writer.get(&format!("/v1/images/{name}")).await.problem(400, "invalid");
     }
-    for query in ["limit=0", "limit=-1", "limit=1001", "limit=x", "cursor=%25", "cursor=AAAA"] {
-        writer.get(&format!("/v1/images?{query}")).await.problem(400, "invalid");
-    }
     writer.get("/v1/uploads?state=nothing").await.problem(400, "invalid");
     writer.get("/v1/publish-jobs/1").await.problem(400, "invalid");
 }

@@ -1,0 +1,106 @@
+//! Lists: whole, or piece by piece.
+
+use serde_json::{Value, json};
+
+use crate::server::{Api, Server, artifact, id, members, names};
+
+/// What a list holds, read one by one.
+async fn one_by_one(api: &Api, path: &str, member: &str) -> Vec<Value> {
+    let mut all = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = api.get(&format!("{path}?limit=1{cursor}")).await.ok();
+        let items = page[member].as_array().expect("items");
+        assert!(items.len() <= 1, "{page}");
+        all.extend(items.iter().cloned());
+        match page.get("next_cursor") {
+            Some(next) => cursor = format!("&cursor={}", next.as_str().expect("a cursor")),
+            None => return all,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_list_can_be_read_piece_by_piece() {
+    let server = Server::start();
+    let (manager, api) = (server.manager(), server.writer().await);
+    for version in ["1.0", "2.0", "latest"] {
+        api.release("debian", version, version.as_bytes()).await;
+    }
+    api.draft("alpine", "1.0", b"3").await;
+    api.add("/v1/images/alpine/versions/1.0/artifacts", artifact(b"disk", json!({}))).await;
+    for alias in ["stable", "latest"] {
+        api.put(&format!("/v1/images/debian/aliases/{alias}"), json!({"version": "2.0"})).await.ok();
+    }
+    let principals = manager.get("/v1/auth/principals").await.ok();
+    let tokens = format!("/v1/auth/principals/{}/api-tokens", id(&principals["principals"][1]));
+    manager.post(&tokens, json!({"expires_at": "2099-01-01T00:00:00Z"})).await.created();
+    let versions = "/v1/images/debian/versions";
+    assert_eq!(names(&api.get(versions).await.ok(), "versions", "version"), ["latest", "2.0", "1.0"], "newest first");
+    for (api, path, member, sorted_by) in [
+        (&api, "/v1/images", "images", Some("name")),
+        (&api, versions, "versions", None),
+        (&api, "/v1/images/alpine/versions/1.0/artifacts", "artifacts", None),
+        (&api, "/v1/images/debian/aliases", "aliases", Some("alias")),
+        (&api, "/v1/uploads", "uploads", None),
+        (&manager, "/v1/auth/principals", "principals", None),
+        (&manager, &tokens, "api_tokens", None),
+    ] {
+        let whole = api.get(path).await.ok();
+        assert_eq!(members(&whole), [member], "{path}");
+        let whole = whole[member].as_array().expect("items").clone();
+        assert!(whole.len() > 1, "{path}");
+        assert_eq!(one_by_one(api, path, member).await, whole, "{path}");
+        let large = api.get(&format!("{path}?limit=1000")).await.ok();
+        assert_eq!((members(&large), large[member].as_array()), (vec![member], Some(&whole)), "{path}");
+        if let Some(name) = sorted_by {
+            assert!(whole.iter().map(|one| one[name].as_str().expect("a name")).is_sorted(), "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_cannot_be_is_refused_by_every_list() {
+    let server = Server::start();
+    let (manager, api) = (server.manager(), server.writer().await);
+    api.release("debian", "1.0", b"1").await;
+    let principals = manager.get("/v1/auth/principals").await.ok();
+    let tokens = format!("/v1/auth/principals/{}/api-tokens", id(&principals["principals"][0]));
+    for (api, path) in [
+        (&api, "/v1/images"),
+        (&api, "/v1/images/debian/versions"),
+        (&api, "/v1/images/debian/versions/1.0/artifacts"),
+        (&api, "/v1/images/debian/aliases"),
+        (&api, "/v1/uploads"),
+        (&manager, "/v1/auth/principals"),
+        (&manager, &tokens),
+    ] {
+        for query in [
+            "limit",
+            "limit=",
+            "limit=0",
+            "limit=-1",
+            "limit=1001",
+            "limit=1.5",
+            "limit=x",
+            "limit=%ff",
+            "limit=99999999999999999999",
+            "cursor=",
+            "cursor=%25",
+            "cursor=%00",
+            "cursor=a%20b",
+            "cursor=AAAA",
+            // Of another list: four keys, which none of these has.
+            "cursor=WyJhIiwiYiIsImMiLCJkIl0",
+        ] {
+            let refused = api.get(&format!("{path}?{query}")).await.problem(400, "invalid");
+            let about = query.split('=').next().expect("a name");
+            assert!(
+                refused["detail"].as_str().is_some_and(|detail| detail.contains(about)),
+                "{path}?{query}: {refused}"
+            );
+        }
+        let twice = api.get(&format!("{path}?limit=1&limit=2")).await;
+        assert!([200, 400].contains(&twice.status.as_u16()), "{path}: {}", twice.text());
+    }
+}
