@@ -70,7 +70,8 @@ async fn what_is_there_once_cannot_be_made_twice() {
     api.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.problem(409, "already-exists");
 
     let path = "/v1/images/debian/versions/1.0/artifacts";
-    let one = api.add(path, artifact(b"disk", json!({}))).await;
+    let one = api.post(path, artifact(b"disk", json!({}))).await.created();
+    assert_eq!(one["variant"], "default");
     for same in [json!({}), json!({"variant": ""}), json!({"variant": "default"})] {
         api.post(path, artifact(b"other", same)).await.problem(409, "already-exists");
     }
@@ -82,7 +83,7 @@ async fn what_is_there_once_cannot_be_made_twice() {
     ] {
         api.post(path, artifact(b"disk", differs)).await.created();
     }
-    let attachments = format!("{path}/{one}/attachments");
+    let attachments = format!("{path}/{}/attachments", id(&one));
     api.post(&attachments, attachment("notes", "text/plain", b"notes")).await.created();
     api.post(&attachments, attachment("notes", "text/html", b"others")).await.problem(409, "already-exists");
 }

@@ -1,12 +1,78 @@
-//! Publishing: what is refused, what fails, and how it goes on from there.
+//! Publishing: the walk from nothing to a release, what is refused, and what stays as it is.
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::server::{Folder, Server, artifact, attachment, bytes, digest, members, send, with};
+use crate::server::{Folder, Server, artifact, attachment, bytes, id, members, send, with};
 
-fn path_of(job: &Value) -> String {
-    format!("/v1/publish-jobs/{}", job["job_id"].as_str().expect("an id"))
+#[tokio::test(flavor = "multi_thread")]
+async fn the_walk_from_nothing_to_a_release() {
+    let server = Server::start();
+    let (writer, reader) = (server.writer().await, server.anonymous());
+    let (disk, metadata) = (bytes(1, 300_000), bytes(2, 1000));
+    let image = json!({"name": "debian", "display_name": "Debian", "description": "With cloud-init"});
+    writer.post("/v1/images", image).await.created();
+    writer.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.created();
+    let base = "/v1/images/debian/versions/1.0";
+    // What it cites need not be there before it is published.
+    let one = writer.add(&format!("{base}/artifacts"), artifact(&disk, json!({}))).await;
+    let attachments = format!("{base}/artifacts/{one}/attachments");
+    let attached =
+        writer.add(&attachments, attachment("incus.tar.xz", "application/x-incus-metadata", &metadata)).await;
+    writer.upload(&disk).await;
+    writer.upload(&metadata).await;
+
+    let publish = format!("{base}/publish");
+    let job = writer.act(&publish).await.accepted();
+    assert_eq!(job["id"], job["job_id"]);
+    let done = writer.wait_for_job(&id(&job)).await;
+    assert_eq!(done["state"], "succeeded", "{done}");
+    let steps = done["steps"].as_array().expect("steps").iter();
+    let steps: Vec<_> =
+        steps.map(|step| json!([step["name"], step["sequence"], step["state"], step["attempt_count"]])).collect();
+    let expected = [("validate_catalog", 10), ("incus_index", 20), ("finalize_publish", 30)];
+    assert_eq!(steps, expected.map(|(name, place)| json!([name, place, "succeeded", 1])), "{done}");
+    assert_eq!(writer.act(&publish).await.accepted()["id"], job["id"], "published: the job that did it");
+
+    let manifest = reader.get(base).await.ok();
+    assert_eq!(manifest["artifacts"][0]["artifact"]["id"], json!(one));
+    assert_eq!(manifest["artifacts"][0]["attachments"][0]["name"], "incus.tar.xz");
+    assert_eq!(manifest["version"]["state"], "published");
+    let file = reader.get(&format!("{attachments}/{attached}/download")).await;
+    assert_eq!(
+        (file.status.as_u16(), file.header("content-type"), &file.body),
+        (200, "application/x-incus-metadata", &metadata)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_stays_as_it_is() {
+    let server = Server::start();
+    let api = server.writer().await;
+    api.upload(b"disk").await;
+    api.post("/v1/images", json!({"name": "debian"})).await.created();
+    api.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.created();
+    let base = "/v1/images/debian/versions/1.0";
+    let (disk, notes) = (artifact(b"disk", json!({})), attachment("notes", "text/plain", b"disk"));
+    let one = api.add(&format!("{base}/artifacts"), disk.clone()).await;
+    let attachments = format!("{base}/artifacts/{one}/attachments");
+    let attached = api.add(&attachments, notes.clone()).await;
+    let job = format!("/v1/publish-jobs/{}", id(&api.publish("debian", "1.0").await));
+    let before = api.get(base).await.ok();
+    for (answer, what) in [
+        (api.post(&format!("{base}/artifacts"), disk).await, "an edit, before its uniqueness"),
+        (api.post(&attachments, notes).await, "an attachment, before its uniqueness"),
+        (api.delete(&format!("{base}/artifacts/{one}")).await, "a removal"),
+        (api.delete(&format!("{attachments}/{attached}")).await, "a removal of what is attached"),
+        (api.delete(base).await, "the version"),
+        (api.act(&format!("{job}/retry")).await, "a retry"),
+        (api.act(&format!("{job}/abandon")).await, "giving up"),
+    ] {
+        assert_eq!(answer.problem(412, "wrong-state")["status"], 412, "{what}");
+    }
+    api.delete("/v1/images/debian").await.problem(412, "not-empty");
+    api.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.problem(409, "already-exists");
+    assert_eq!(api.get(base).await.ok(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,8 +80,6 @@ async fn a_refusal_names_every_file_and_leaves_a_draft() {
     let server = Server::start();
     let api = server.writer().await;
     let (disk, metadata) = (bytes(1, 1000), bytes(2, 100));
-    api.upload(&disk).await;
-    api.upload(&metadata).await;
     api.post("/v1/images", json!({"name": "debian"})).await.created();
     api.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.created();
     let base = "/v1/images/debian/versions/1.0";
@@ -43,17 +107,21 @@ async fn a_refusal_names_every_file_and_leaves_a_draft() {
     };
     refused(&["artifacts".to_owned()]).await;
     let (wrong, attached) = add("amd64", 999, 99).await;
-    refused(&[
+    let both = [
         format!("artifacts/{wrong}/primary_blob_digest"),
         format!("artifacts/{wrong}/attachments/{attached}/blob_digest"),
-    ])
-    .await;
-    assert_eq!(api.delete(&format!("{base}/artifacts/{wrong}")).await.status, 204);
+    ];
+    // Neither is there; then both are, in another size.
+    refused(&both).await;
+    api.upload(&disk).await;
+    api.upload(&metadata).await;
+    refused(&both).await;
+    api.delete(&format!("{base}/artifacts/{wrong}")).await.no_content();
     add("amd64", 1000, 100).await;
     // The same product to Incus, under another name.
     let (same, _) = add("x86_64", 1000, 100).await;
     refused(&[format!("artifacts/{same}")]).await;
-    assert_eq!(api.delete(&format!("{base}/artifacts/{same}")).await.status, 204);
+    api.delete(&format!("{base}/artifacts/{same}")).await.no_content();
     add("arm64", 1000, 100).await;
     assert_eq!(api.publish("debian", "1.0").await["state"], "succeeded");
     api.act("/v1/images/debian/versions/9/publish").await.problem(404, "not-found");
@@ -68,9 +136,7 @@ async fn while_it_is_publishing_a_version_is_frozen_and_unseen() {
     let base = "/v1/images/debian/versions/1.0";
     // A body is ignored, whatever it is.
     let publish = api.request(Method::POST, &format!("{base}/publish")).header("content-type", "application/json");
-    let job = send(publish.body("{not json")).await;
-    assert_eq!(job.status, 202, "{}", job.text());
-    let job = job.json();
+    let job = send(publish.body("{not json")).await.accepted();
     assert_eq!(
         members(&job),
         ["created_at", "id", "image_name", "job_id", "state", "steps", "updated_at", "version", "version_id"]
@@ -83,14 +149,14 @@ async fn while_it_is_publishing_a_version_is_frozen_and_unseen() {
         (&job["image_name"], &job["version"], &job["state"]),
         (&json!("debian"), &json!("1.0"), &json!("queued"))
     );
-    let again = api.act(&format!("{base}/publish")).await;
-    assert_eq!((again.status.as_u16(), again.json()), (202, job.clone()), "the same job");
+    assert_eq!(api.act(&format!("{base}/publish")).await.accepted(), job, "the same job");
 
+    let path = format!("/v1/publish-jobs/{}", id(&job));
     for refused in [
         api.delete(base).await,
         api.delete(&format!("{base}/artifacts/{artifact}")).await,
         api.put("/v1/images/debian/aliases/latest", json!({"version": "1.0"})).await,
-        api.act(&format!("{}/retry", path_of(&job))).await,
+        api.act(&format!("{path}/retry")).await,
     ] {
         refused.problem(412, "wrong-state");
     }
@@ -98,83 +164,9 @@ async fn while_it_is_publishing_a_version_is_frozen_and_unseen() {
     server.anonymous().get(base).await.problem(404, "not-found");
     let list = api.get("/v1/images/debian/versions?state=publishing").await.ok();
     assert_eq!(list["versions"][0]["version"], "1.0");
-    assert_eq!(api.get(&path_of(&job)).await.ok(), job);
+    assert_eq!(api.get(&path).await.ok(), job);
 
-    let abandoned = api.act(&format!("{}/abandon", path_of(&job))).await.ok();
+    let abandoned = api.act(&format!("{path}/abandon")).await.ok();
     assert_eq!((&abandoned["state"], &abandoned["failure_message"]), (&json!("failed"), &json!("abandoned")));
-    assert_eq!(api.delete(base).await.status, 204, "a draft again");
-    let unknown = "/v1/publish-jobs/00000000-0000-7000-8000-000000000000";
-    for missing in [
-        api.get(unknown).await,
-        api.act(&format!("{unknown}/retry")).await,
-        api.act(&format!("{unknown}/abandon")).await,
-    ] {
-        missing.problem(404, "not-found");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_failed_for_lost_bytes_goes_on_when_they_are_there_again() {
-    let server = Server::start();
-    let api = server.writer().await;
-    let whole = bytes(3, 10_000);
-    api.draft("debian", "1.0", &whole).await;
-    server.folder.lose(&whole);
-    let failed = api.publish("debian", "1.0").await;
-    assert_eq!((&failed["state"], &failed["failed_step"]), (&json!("failed"), &json!("validate_catalog")));
-    let step = &failed["steps"][0];
-    assert_eq!((&step["state"], &step["attempt_count"]), (&json!("failed"), &json!(1)));
-    for message in [&failed["failure_message"], &step["failure_message"]] {
-        assert!(message.as_str().is_some_and(|message| message.contains(&digest(&whole))), "{failed}");
-        assert!(!message.to_string().contains("blobs/sha256"), "no key of an object: {message}");
-    }
-    assert!(failed["finished_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{failed}");
-    let version = "/v1/images/debian/versions/1.0";
-    assert_eq!(api.get(version).await.ok()["version"]["state"], "publishing");
-    server.anonymous().get(version).await.problem(404, "not-found");
-    let same = api.act(&format!("{version}/publish")).await;
-    assert_eq!((same.status.as_u16(), &same.json()["id"]), (202, &failed["id"]));
-
-    // Retrying does not help as long as the bytes are lost.
-    let retried = api.act(&format!("{}/retry", path_of(&failed))).await;
-    assert_eq!((retried.status.as_u16(), &retried.json()["id"]), (202, &failed["id"]));
-    assert_eq!(api.wait_for_job(failed["id"].as_str().expect("an id")).await["state"], "failed");
-    assert_eq!(api.begin(&whole).await["state"], "created", "the bytes are asked for again");
-    api.upload(&whole).await;
-    assert_eq!(api.act(&format!("{}/retry", path_of(&failed))).await.status, 202);
-    let done = api.wait_for_job(failed["id"].as_str().expect("an id")).await;
-    assert_eq!(done["state"], "succeeded", "{done}");
-    assert!(done.get("failed_step").is_none() && done.get("failure_message").is_none(), "{done}");
-    let attempts: Vec<_> = done["steps"].as_array().expect("steps").iter().map(|step| &step["attempt_count"]).collect();
-    assert_eq!(attempts, [3, 1, 1], "{done}");
-    assert!(
-        done["steps"]
-            .as_array()
-            .expect("steps")
-            .iter()
-            .all(|step| step["blocking"] == true && step["job_id"] == done["id"])
-    );
-    assert_eq!(server.anonymous().get(version).await.ok()["version"]["state"], "published");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_failed_can_be_given_up_and_published_anew() {
-    let server = Server::start();
-    let api = server.writer().await;
-    let whole = bytes(4, 10_000);
-    api.draft("debian", "1.0", &whole).await;
-    server.folder.lose(&whole);
-    let failed = api.publish("debian", "1.0").await;
-    assert_eq!(failed["state"], "failed", "{failed}");
-    let abandoned = api.act(&format!("{}/abandon", path_of(&failed))).await.ok();
-    assert_eq!(abandoned["failure_message"], "abandoned");
-    let publish = "/v1/images/debian/versions/1.0/publish";
-    api.act(publish).await.problem(412, "not-publishable");
-    api.upload(&whole).await;
-    let done = api.publish("debian", "1.0").await;
-    assert_eq!(done["state"], "succeeded", "{done}");
-    assert_ne!(done["id"], failed["id"]);
-    assert_eq!(api.get(&path_of(&failed)).await.ok()["state"], "failed", "the old job stays what it is");
-    assert_eq!(api.act(publish).await.json()["id"], done["id"]);
-    api.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.problem(409, "already-exists");
+    api.delete(base).await.no_content();
 }

@@ -38,7 +38,6 @@ async fn what_the_framework_refuses_is_a_problem_too() {
         writer.get(&format!("/v1/images/{name}")).await.problem(400, "invalid");
     }
     writer.get("/v1/uploads?state=nothing").await.problem(400, "invalid");
-    writer.get("/v1/publish-jobs/1").await.problem(400, "invalid");
 }
 
 #[tokio::test(flavor = "multi_thread")]
