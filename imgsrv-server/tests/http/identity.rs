@@ -1,109 +1,103 @@
-//! Principals, roles and tokens, and the first of them.
+//! Principals, their roles and their tokens.
 
-use std::process::Command;
-
-use reqwest::StatusCode;
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{Api, Server, program};
+use crate::server::{Server, id, names};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_manager() {
-    let server = Server::start();
-    let first = server.token.clone().expect("a token at the first start");
-    let folder = server.stop();
-    let issued = Command::new(program())
-        .args(["bootstrap-token", "--data-dir"])
-        .arg(folder.path().join("data"))
-        .output()
-        .expect("the program");
-    let said = String::from_utf8(issued.stdout).expect("text");
-    let another = said.trim().strip_prefix("imgsrv bootstrap token (one-time): ").expect("a token").to_owned();
-    assert!(!String::from_utf8_lossy(&issued.stderr).contains(&another), "a token is in no log");
-    let server = Server::start_in(folder, &[]);
-    assert_eq!(server.token, None, "no new token while one is usable");
-    for token in [first, another] {
-        Api::new(&server.url, Some(token)).get("/v1/auth/roles").await.ok();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn principals_roles_and_tokens() {
+async fn a_principal_has_the_roles_it_is_given() {
     let server = Server::start();
     let manager = server.manager();
-    let roles = manager.get("/v1/auth/roles").await.ok();
-    let ids: Vec<_> = roles["roles"].as_array().expect("roles").iter().map(|role| &role["id"]).collect();
-    assert_eq!(ids, ["content-writer", "auth-manager"]);
+    assert_eq!(names(&manager.get("/v1/auth/roles").await.ok(), "roles", "id"), ["content-writer", "auth-manager"]);
 
     let principal = json!({"kind": "service", "display_name": "CI", "attributes": {"team": "images"}});
     let principal = manager.post("/v1/auth/principals", principal).await.created();
     assert_eq!((&principal["kind"], &principal["role_ids"]), (&json!("service"), &json!([])));
-    for attributes in [json!({"a\0": 1}), json!({"a": [{"b": "\0"}]})] {
-        let refused = json!({"kind": "user", "display_name": "x", "attributes": attributes});
-        manager.post("/v1/auth/principals", refused).await.problem(400, "invalid");
-    }
-    manager.post("/v1/auth/principals", json!({"kind": "robot", "display_name": "x"})).await.problem(400, "invalid");
-    let path = format!("/v1/auth/principals/{}", principal["id"].as_str().expect("an id"));
+    let path = format!("/v1/auth/principals/{}", id(&principal));
+    let role = format!("{path}/roles/content-writer");
     for _ in 0..2 {
-        let granted = manager.put(&format!("{path}/roles/content-writer"), Value::Null).await;
-        assert_eq!(granted.status, StatusCode::NO_CONTENT);
+        manager.call(Method::PUT, &role).await.no_content();
     }
-    manager.put(&format!("{path}/roles/king"), Value::Null).await.problem(400, "invalid");
-    manager.put("/v1/auth/principals/nobody/roles/content-writer", Value::Null).await.problem(404, "not-found");
-    assert_eq!(manager.get(&path).await.ok()["role_ids"], json!(["content-writer"]));
+    manager.put(&role, Value::Null).await.no_content();
+    manager.call(Method::PUT, &format!("{path}/roles/king")).await.problem(400, "invalid");
+    let shown = manager.get(&path).await.ok();
+    assert_eq!(shown["role_ids"], json!(["content-writer"]));
+    let all = manager.get("/v1/auth/principals").await.ok();
+    assert_eq!(all["principals"].as_array().and_then(|all| all.last()), Some(&shown));
+    for _ in 0..2 {
+        manager.delete(&role).await.no_content();
+    }
+    assert_eq!(manager.get(&path).await.ok(), principal);
+}
 
-    let tokens = format!("{path}/api-tokens");
-    for expires_at in [json!("2001-01-01T00:00:00Z"), json!("soon"), Value::Null] {
-        manager.post(&tokens, json!({"name": "x", "expires_at": expires_at})).await.problem(400, "invalid");
+#[tokio::test(flavor = "multi_thread")]
+async fn a_principal_and_a_token_follow_their_rules() {
+    let server = Server::start();
+    let manager = server.manager();
+    for body in [
+        json!({"kind": "robot", "display_name": "x"}),
+        json!({"kind": "user"}),
+        json!({"kind": "user", "display_name": " "}),
+        json!({"kind": "user", "display_name": "x", "role_ids": []}),
+        json!({"kind": "user", "display_name": "x", "attributes": []}),
+    ] {
+        manager.post("/v1/auth/principals", body).await.problem(400, "invalid");
     }
+    let principal = manager.add("/v1/auth/principals", json!({"kind": "user", "display_name": "x"})).await;
+    let tokens = format!("/v1/auth/principals/{principal}/api-tokens");
+    for body in [
+        json!({}),
+        json!({"name": "x"}),
+        json!({"name": " ", "expires_at": "2099-01-01T00:00:00Z"}),
+        json!({"name": "x", "expires_at": "2001-01-01T00:00:00Z"}),
+        json!({"name": "x", "expires_at": "soon"}),
+        json!({"name": "x", "expires_at": null}),
+    ] {
+        manager.post(&tokens, body).await.problem(400, "invalid");
+    }
+    let nobody = "/v1/auth/principals/nobody";
+    for missing in [nobody.to_owned(), format!("{nobody}/api-tokens")] {
+        manager.get(&missing).await.problem(404, "not-found");
+    }
+    let token = json!({"expires_at": "2099-01-01T00:00:00Z"});
+    manager.post(&format!("{nobody}/api-tokens"), token).await.problem(404, "not-found");
+    for method in [Method::PUT, Method::DELETE] {
+        manager.call(method, &format!("{nobody}/roles/content-writer")).await.problem(404, "not-found");
+    }
+    manager.delete("/v1/auth/api-tokens/nothing").await.problem(404, "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_shown_once_and_works_until_it_is_revoked() {
+    let server = Server::start();
+    let manager = server.manager();
+    let principal = manager.add("/v1/auth/principals", json!({"kind": "service", "display_name": "CI"})).await;
+    let path = format!("/v1/auth/principals/{principal}");
+    manager.call(Method::PUT, &format!("{path}/roles/content-writer")).await.no_content();
+    let tokens = format!("{path}/api-tokens");
     let issued = manager.post(&tokens, json!({"name": "ci", "expires_at": "2099-01-01T00:00:00Z"})).await.created();
     let text = issued["plaintext"].as_str().expect("a token").to_owned();
     assert!(text.starts_with("imgsrv_at_"));
     let listed = manager.get(&tokens).await;
     assert!(!listed.text().contains(&text) && listed.ok().to_string().contains("\"ci\""));
+    let nameless = manager.post(&tokens, json!({"expires_at": "2099-01-01T00:00:00Z"})).await.created();
+    assert!(nameless.get("name").is_none() && nameless["expires_at"] == "2099-01-01T00:00:00Z", "{nameless}");
 
-    let writer = Api::new(&server.url, Some(text.clone()));
+    let writer = server.client(Some(text));
     writer.get("/v1/uploads").await.ok();
-    for header in [
-        format!("Basic {text}"),
-        "Bearer".to_owned(),
-        format!("Bearer {text} x"),
-        format!("{text}"),
-        format!("Bearer {text}0"),
-    ] {
-        let request = server.anonymous().request(reqwest::Method::GET, "/v1/uploads").header("authorization", header);
-        crate::server::send(request).await.problem(401, "unauthorized");
-    }
-    let request = server.anonymous().request(reqwest::Method::GET, "/v1/uploads");
-    crate::server::send(request.header("authorization", format!("bEARER {text}"))).await.ok();
+    let used = loop {
+        // Written down behind the request's back.
+        let listed = manager.get(&tokens).await.ok();
+        if let Some(used) = listed["api_tokens"][0]["last_used_at"].as_str() {
+            break used.to_owned();
+        }
+    };
+    assert!(used.ends_with('Z'), "{used}");
 
-    let revoke = format!("/v1/auth/api-tokens/{}", issued["id"].as_str().expect("an id"));
+    let revoke = format!("/v1/auth/api-tokens/{}", id(&issued));
     for _ in 0..2 {
-        assert_eq!(manager.delete(&revoke).await.status, StatusCode::NO_CONTENT);
+        manager.delete(&revoke).await.no_content();
     }
     writer.get("/v1/uploads").await.problem(401, "unauthorized");
-    manager.delete("/v1/auth/api-tokens/nothing").await.problem(404, "not-found");
-    for _ in 0..2 {
-        assert_eq!(manager.delete(&format!("{path}/roles/content-writer")).await.status, StatusCode::NO_CONTENT);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_manager_stays() {
-    let server = Server::start();
-    let manager = server.manager();
-    let principals = manager.get("/v1/auth/principals").await.ok();
-    let me = principals["principals"][0]["id"].as_str().expect("an id").to_owned();
-    let role = format!("/v1/auth/principals/{me}/roles/auth-manager");
-    manager.delete(&role).await.problem(412, "last-manager");
-    let tokens = manager.get(&format!("/v1/auth/principals/{me}/api-tokens")).await.ok();
-    let list =
-        tokens.as_object().and_then(|members| members.values().find_map(Value::as_array)).expect("tokens").clone();
-    let token = format!("/v1/auth/api-tokens/{}", list[0]["id"].as_str().expect("an id"));
-    manager.delete(&token).await.problem(412, "last-manager");
-
-    let other = Api::new(&server.url, Some(manager.new_token("auth-manager").await));
-    assert_eq!(other.delete(&token).await.status, StatusCode::NO_CONTENT);
-    manager.get("/v1/auth/roles").await.problem(401, "unauthorized");
-    other.get("/v1/auth/roles").await.ok();
 }

@@ -5,9 +5,9 @@
 mod aliases;
 mod authorization;
 mod bad_input;
+mod bootstrap;
 mod caching;
 mod catalog;
-mod coverage;
 mod crash;
 mod disk;
 mod downloads;

@@ -1,53 +1,22 @@
 //! Problems: on every path, whatever is wrong.
 
+use std::collections::BTreeMap;
+
 use reqwest::Method;
-use serde_json::{Value, json};
 
-use crate::server::{Api, Server, artifact, attachment, digest, raw, request, send};
-
-/// Every path of the specification that is there, with its methods; names stand for what `published` has made.
-async fn paths(server: &Server) -> Vec<(String, Vec<String>)> {
-    let (manager, writer) = (server.manager(), server.writer().await);
-    writer.upload(b"bytes").await;
-    writer.post("/v1/images", json!({"name": "debian"})).await.created();
-    writer.post("/v1/images/debian/versions", json!({"version": "1.0"})).await.created();
-    let path = "/v1/images/debian/versions/1.0/artifacts";
-    let artifact = writer.add(path, artifact(b"bytes", json!({}))).await;
-    let attachment = writer.add(&format!("{path}/{artifact}/attachments"), attachment("a", "a/b", b"bytes")).await;
-    let job = writer.publish("debian", "1.0").await;
-    writer.put("/v1/images/debian/aliases/latest", json!({"version": "1.0"})).await.ok();
-    let uploads = writer.get("/v1/uploads").await.ok();
-    let principals = manager.get("/v1/auth/principals").await.ok();
-    let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    let names = [
-        ("upload_id", text(&uploads["uploads"][0]["id"])),
-        ("number", "1".to_owned()),
-        ("digest", digest(b"bytes")),
-        ("image", "debian".to_owned()),
-        ("version", "1.0".to_owned()),
-        ("artifact_id", artifact),
-        ("attachment_id", attachment),
-        ("alias", "latest".to_owned()),
-        ("reference", "latest".to_owned()),
-        ("job_id", text(&job["id"])),
-        ("principal", text(&principals["principals"][0]["id"])),
-        ("role", "content-writer".to_owned()),
-        ("token", "none".to_owned()),
-    ];
-    let document = imgsrv_server::specification();
-    let paths = document["paths"].as_object().expect("paths").iter().map(|(path, item)| {
-        let path = names.iter().fold(path.clone(), |path, (name, value)| path.replace(&format!("{{{name}}}"), value));
-        assert!(!path.contains('{'), "{path}: what does it stand for?");
-        (path, item.as_object().expect("operations").keys().map(|method| method.to_uppercase()).collect())
-    });
-    paths.collect()
-}
+use crate::server::{Api, Server, World, operations, raw, request, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_every_path() {
     let server = Server::start();
     let (manager, writer) = (server.manager(), server.writer().await);
-    for (path, methods) in paths(&server).await {
+    let world = World::make(&server).await;
+    let mut paths = BTreeMap::<String, Vec<String>>::new();
+    for operation in operations() {
+        let methods = paths.entry(operation.at(|name| world.value(name))).or_default();
+        methods.push(operation.method.to_string());
+    }
+    for (path, methods) in paths {
         let api = if path.starts_with("/v1/auth/") { &manager } else { &writer };
         for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
             let known = methods.iter().any(|known| known == method || (method == "HEAD" && known == "GET"));
