@@ -3,7 +3,7 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::server::{Api, Folder, Operation, Server, Who, names, operations, raw, request, send};
+use crate::server::{Api, Folder, Operation, Server, Who, id, names, operations, raw, request, send};
 
 /// A call that is wrong in all but its route.
 fn wrong(api: &Api, operation: &Operation) -> RequestBuilder {
@@ -58,12 +58,12 @@ async fn what_is_no_credential_is_refused_everywhere_and_ignored_where_none_is_n
     ];
     let api = server.anonymous();
     for operation in operations() {
-        let Operation { id, method, who, .. } = &operation;
+        let Operation { method, who, .. } = &operation;
         let without = send(wrong(&api, &operation)).await;
-        assert_eq!(without.status == 401, !who.is_open(), "{id}");
+        assert_eq!(without.status == 401, !who.is_open(), "{}", operation.id);
         for header in &headers {
             let answer = send(wrong(&api, &operation).header("authorization", header)).await;
-            assert_eq!(answer.status, without.status, "{id} {header}");
+            assert_eq!(answer.status, without.status, "{} {header}", operation.id);
             if !who.is_open() {
                 answer.problem(401, "unauthorized");
             }
@@ -72,7 +72,7 @@ async fn what_is_no_credential_is_refused_everywhere_and_ignored_where_none_is_n
         if !who.is_open() && *method != Method::GET {
             let lines = ["content-type: application/json", "content-length: 2097152", "connection: close"];
             let answer = raw(&server, request(&api, method.as_str(), &path, &lines).as_bytes());
-            assert!(answer.starts_with("HTTP/1.1 401 "), "{id}, before the body is read: {answer}");
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{method} {path}, before the body is read: {answer}");
         }
         if *method == Method::GET {
             assert_eq!(api.head(&path).await.status, without.status, "HEAD {path}");
@@ -119,7 +119,7 @@ async fn a_right_is_what_the_role_says_now() {
         .as_array()
         .and_then(|all| all.iter().find(|one| one["role_ids"] == json!(["content-writer"])))
         .expect("the writer");
-    let role = format!("/v1/auth/principals/{}/roles/content-writer", writing["id"].as_str().expect("an id"));
+    let role = format!("/v1/auth/principals/{}/roles/content-writer", id(writing));
     writer.get("/v1/uploads").await.ok();
     assert_eq!(names(&writer.get("/v1/images").await.ok(), "images", "name"), ["debian"]);
     manager.delete(&role).await.no_content();

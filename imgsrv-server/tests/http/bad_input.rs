@@ -1,99 +1,26 @@
-//! Bad luck below HTTP: what is no request, or half of one, harms nobody else.
-
-use std::io::Write;
+//! Bodies and names that break a rule: refused, whatever they are out for.
 
 use reqwest::Method;
 use serde_json::json;
 
-use crate::server::{Server, connect, half_closed, raw, request, send};
+use crate::server::{Api, Server, raw, request, send};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_stand_in_line_are_answered_in_order() {
-    let server = Server::start();
-    let get = |path: &str, connection: &str| {
-        request(&server.anonymous(), "GET", path, &[&format!("x-request-id: {path}"), connection])
-    };
-    let stay = "connection: keep-alive";
-    let line = [get("/healthz", stay), get("/nowhere", stay), get("/v1/images", "connection: close")].concat();
-    let answers = raw(&server, line.as_bytes());
-    let found: Vec<_> =
-        ["204", "404", "200"].iter().map(|status| answers.find(&format!("HTTP/1.1 {status} "))).collect();
-    assert!(found.iter().all(Option::is_some) && found.is_sorted(), "{answers}");
-    let ids: Vec<_> =
-        ["/healthz", "/nowhere", "/v1/images"].iter().map(|id| answers.find(&format!("x-request-id: {id}"))).collect();
-    assert!(ids.iter().all(Option::is_some) && ids.is_sorted(), "{answers}");
-
-    let old = raw(&server, b"GET /v1/images HTTP/1.0\r\n\r\n");
-    assert!(old.starts_with("HTTP/1.0 200 ") && old.ends_with("{\"images\":[]}"), "{old}");
-    let absolute = raw(&server, b"GET http://x/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    assert!(absolute.starts_with("HTTP/1.1 204 "), "{absolute}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_request_is_refused_and_the_next_one_is_answered() {
-    let server = Server::start();
-    let writer = server.writer().await;
-    let post = |framing: &str, body: &str| {
-        let lines = ["content-type: application/json", "connection: close", framing];
-        request(&writer, "POST", "/v1/images", &lines) + body
-    };
-    let header = format!("GET / HTTP/1.1\r\nhost: x\r\nlarge: {}\r\n\r\n", "x".repeat(1 << 20));
-    let headers = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(5000));
-    let line = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(1 << 20));
-    for sent in [
-        &b"\0\0\0\0\r\n\r\n"[..],
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET / HTTP/1.1\r\nx: \0\r\n\r\n",
-        b"GET  / HTTP/1.1\r\nhost: x\r\n\r\n",
-        header.as_bytes(),
-        headers.as_bytes(),
-        line.as_bytes(),
-        post("content-length: 14\r\ncontent-length: 15", "{\"name\":\"a-1\"}").as_bytes(),
-        post("content-length: -1", "{}").as_bytes(),
-        post("content-length: 99999999999999999999999", "{}").as_bytes(),
-        post("transfer-encoding: gzip", "{}").as_bytes(),
-        post("transfer-encoding: chunked", "x\r\n{}\r\n0\r\n\r\n").as_bytes(),
-        post("transfer-encoding: chunked", "FFFFFFFFFFFFFFFFF\r\n{}").as_bytes(),
-    ] {
-        let answer = half_closed(&server, sent);
-        let shown = String::from_utf8_lossy(&sent[..sent.len().min(80)]).into_owned();
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{shown:?}: {answer}");
-        assert_eq!(server.anonymous().get("/healthz").await.status, 204, "after {shown:?}");
-    }
-    // Of both framings the chunks count (RFC 9112 §6.3), or neither: never the length, which would smuggle a request.
-    let both = "content-length: 4\r\ntransfer-encoding: chunked";
-    let answer = half_closed(&server, post(both, "e\r\n{\"name\":\"b-1\"}\r\n0\r\n\r\n").as_bytes());
-    assert!(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 201 "), "{answer}");
-    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn clients_that_leave_at_every_byte_of_a_request() {
-    let server = Server::start();
-    let writer = server.writer().await;
-    let body = "{\"name\":\"left\"}";
-    let length = format!("content-length: {}", body.len());
-    let whole = request(&writer, "POST", "/v1/images", &["content-type: application/json", &length]) + body;
-    for end in (0..whole.len()).step_by(7) {
-        connect(&server).write_all(&whole.as_bytes()[..end]).expect("sent");
-    }
-    writer.get("/v1/images/left").await.problem(404, "not-found");
-    // Whoever leaves with the last byte may have made the image, and may ask again.
-    connect(&server).write_all(whole.as_bytes()).expect("sent");
-    let again = writer.post("/v1/images", json!({"name": "left"})).await;
-    assert!([201, 409].contains(&again.status.as_u16()), "{}", again.text());
-    assert_eq!(writer.get("/v1/images").await.ok()["images"].as_array().map(Vec::len), Some(1));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn json_that_is_out_to_harm() {
+async fn json_that_is_out_to_harm_is_refused() {
     let server = Server::start();
     let writer = server.writer().await;
     let post = |body: Vec<u8>| {
         writer.request(Method::POST, "/v1/images").header("content-type", "application/json").body(body)
     };
     for body in [
+        b"".to_vec(),
+        b"{".to_vec(),
+        b"[]".to_vec(),
+        b"{}".to_vec(),
+        b"{\"name\": 1}".to_vec(),
+        b"{\"name\": \"a\", \"more\": 1}".to_vec(),
+        b"{\"name\": \"a/b\"}".to_vec(),
+        b"{\"name\": \"..\"}".to_vec(),
         b"{\"name\": \"\xff\"}".to_vec(),
         b"\xef\xbb\xbf".to_vec(),
         b"{\"name\": \"a\\u0000\"}".to_vec(),
@@ -113,4 +40,71 @@ async fn json_that_is_out_to_harm() {
         send(request.body(uploads(size))).await.problem(400, "invalid");
     }
     assert_eq!(writer.get("/v1/images").await.ok()["images"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_in_a_path_follows_its_rule() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    for name in ["..%2f..%2fetc", "%00", "a%2fb", "A", "a%20b", &"a".repeat(129)] {
+        writer.get(&format!("/v1/images/{name}")).await.problem(400, "invalid");
+    }
+    writer.get("/v1/uploads?state=nothing").await.problem(400, "invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_may_have_a_megabyte_and_not_one_byte_more() {
+    let server = Server::start();
+    let (manager, writer) = (server.manager(), server.writer().await);
+    let body = |size: usize| {
+        let start = "{\"name\": \"large\"";
+        format!("{start}{}}}", " ".repeat(size - start.len() - 1))
+    };
+    let post = |content_type: &'static str, body: String| {
+        send(writer.request(Method::POST, "/v1/images").header("content-type", content_type).body(body))
+    };
+    assert_eq!(post("application/json", body(1 << 20)).await.status, 201);
+    assert_eq!(post("application/json; charset=utf-8", "{\"name\": \"a\"}".to_owned()).await.status, 201);
+    for other in
+        ["text/plain", "application/x-www-form-urlencoded", "application/octet-stream", "application/jsonx", "nonsense"]
+    {
+        post(other, "{\"name\": \"b\"}".to_owned()).await.problem(415, "unsupported-media-type");
+    }
+    let bare = send(writer.request(Method::POST, "/v1/images").body("{\"name\": \"b\"}")).await;
+    assert!([400, 415].contains(&bare.status.as_u16()), "{}", bare.text());
+    // Just what is read is sent: bytes that nobody reads may cost the client the answer.
+    let head = |api: &Api, framing: &str| {
+        request(api, "POST", "/v1/images", &["content-type: application/json", "connection: close", framing])
+    };
+    let declared = raw(&server, head(&writer, "content-length: 1048577").as_bytes());
+    assert!(declared.starts_with("HTTP/1.1 413 ") && declared.contains("urn:imgsrv:problem:too-large"), "{declared}");
+    // Whose right is missing is told that, not how large a body may be.
+    let nobody = raw(&server, head(&manager, "content-length: 1048577").as_bytes());
+    assert!(nobody.starts_with("HTTP/1.1 403 "), "{nobody}");
+    let chunk = format!("100001\r\n{}\r\n", " ".repeat((1 << 20) + 1));
+    let chunked = raw(&server, [head(&writer, "transfer-encoding: chunked"), chunk].concat().as_bytes());
+    assert!(chunked.starts_with("HTTP/1.1 413 "), "{chunked}");
+    writer.get("/v1/images/b").await.problem(404, "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_megabytes_of_json_are_not_read() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    let body = vec![b' '; 200 << 20];
+    let request = writer.request(Method::POST, "/v1/images").header("content-type", "application/json").body(body);
+    // The answer may come before the body is sent, and then sending it fails.
+    if let Ok(answer) = request.send().await {
+        assert_eq!(answer.status().as_u16(), 413);
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("its status");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(peak < 160 << 10, "{peak} kB");
+    let chunked = futures_util::stream::iter((0..20).map(|_| Ok::<_, std::io::Error>(vec![b' '; 100_000])));
+    let request = writer.request(Method::POST, "/v1/images").header("content-type", "application/json");
+    if let Ok(answer) = request.body(reqwest::Body::wrap_stream(chunked)).send().await {
+        assert_eq!(answer.status().as_u16(), 413);
+    }
+    server.anonymous().get("/v1/images").await.ok();
 }

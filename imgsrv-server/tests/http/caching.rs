@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::server::{Server, send};
+use crate::server::{Server, Who, World, operations, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_published_may_be_kept_and_asked_about_again() {
@@ -46,5 +46,24 @@ async fn what_is_published_may_be_kept_and_asked_about_again() {
         let answer = reader.get(path).await;
         assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (200, "no-cache"), "{path}");
         assert!(!answer.header("etag").is_empty(), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_says_what_a_get_would() {
+    let server = Server::start();
+    let (manager, writer) = (server.manager(), server.writer().await);
+    let world = World::make(&server).await;
+    for operation in operations().iter().filter(|operation| operation.method == Method::GET) {
+        let path = operation.at(|name| world.value(name));
+        let api = if operation.who == Who::Managers { &manager } else { &writer };
+        let (get, head) = (api.get(&path).await, api.head(&path).await);
+        assert!(get.status.is_success(), "{path}: {}", get.text());
+        assert_eq!((head.status, head.body.len()), (get.status, 0), "{path}");
+        for header in ["content-type", "etag", "cache-control", "vary"] {
+            assert_eq!(head.header(header), get.header(header), "HEAD {path}: {header}");
+        }
+        // The length may be left out of the answer to a HEAD, but not be another (RFC 9110 §9.3.2).
+        assert!(["", get.header("content-length")].contains(&head.header("content-length")), "HEAD {path}");
     }
 }

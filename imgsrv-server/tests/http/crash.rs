@@ -42,16 +42,16 @@ async fn killed_at_any_moment() {
 
     let mut server = Server::start_in(Folder::new(), &["--job-lease", "1s"]);
     let token = server.writer().await.token;
-    Api::new(&server.url, token.clone()).post("/v1/images", json!({"name": "loop"})).await.created();
+    server.client(token.clone()).post("/v1/images", json!({"name": "loop"})).await.created();
     for kill in 0..KILLS {
-        let api = Api::new(&server.url, token.clone());
+        let api = server.client(token.clone());
         let walking = tokio::spawn(walk(api, Arc::clone(&ledger), u64::from(kill) * 1000));
         tokio::time::sleep(Duration::from_millis(random.u64(5..600))).await;
         let folder = server.kill();
         walking.await.expect("the walk ends when its server is gone");
         server = Server::start_in(folder, &["--job-lease", "1s"]);
         assert_eq!(server.token, None, "the first token still manages the server");
-        check(&Api::new(&server.url, token.clone()), &ledger).await;
+        check(&server.client(token.clone()), &ledger).await;
     }
     let published = ledger.lock().expect("ledger").published.len();
     println!("{published} versions were published between the kills");
@@ -243,7 +243,7 @@ async fn check_bytes(anonymous: &Api, ledger: &Shared) {
 
 /// With every session past its time, a sweep leaves no object without a row and no row without its object.
 async fn nothing_is_left_over(folder: &Folder) {
-    let data = folder.path().join("data");
+    let data = folder.data();
     let database =
         Database::connect(format!("sqlite://{}", data.join("imgsrv.db").display())).await.expect("the database");
     let objects = services::Fs::default().root(&data.join("objects").display().to_string());

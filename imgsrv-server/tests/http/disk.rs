@@ -4,21 +4,21 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::server::{Folder, Server, bytes, program};
+use crate::server::{Folder, Server, bytes, id, program};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn below_the_floor_parts_are_refused_and_the_session_stays() {
     let server = Server::start_in(Folder::new(), &["--min-free", "1000TiB"]);
     let (token, api) = (server.token.clone(), server.writer().await);
     let whole = bytes(1, 1000);
-    let upload = api.begin(&whole).await["id"].as_str().expect("an id").to_owned();
+    let upload = id(&api.begin(&whole).await);
     let refused = api.put_part(&upload, 1, whole.clone()).await;
     refused.problem(503, "storage-full");
     assert_eq!(api.get(&format!("/v1/uploads/{upload}")).await.ok()["state"], "created");
 
     let server = Server::start_in(server.stop(), &["--min-free", "0"]);
     assert!(token.is_some() && server.token.is_none(), "the first token still manages the server");
-    let api = crate::server::Api::new(&server.url, api.token.clone());
+    let api = server.client(api.token);
     let part = api.put_part(&upload, 1, whole).await.ok();
     assert_eq!(api.complete(&upload, &[part]).await.ok()["state"], "ready");
 }
@@ -30,13 +30,13 @@ async fn a_full_disk_loses_nothing() {
     let mount = "mount -t tmpfs -o size=48m tmpfs \"$0\" && exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", mount]).arg(folder.path());
-    command.arg(program()).arg("--data-dir").arg(folder.path().join("data"));
+    command.arg(program()).arg("--data-dir").arg(folder.data());
     let server = Server::spawn(command, folder);
     let api = server.writer().await;
 
     let kept = api.release("kept", "1.0", &bytes(1, 1 << 20)).await;
     let large = bytes(2, 80 << 20);
-    let upload = api.begin(&large).await["id"].as_str().expect("an id").to_owned();
+    let upload = id(&api.begin(&large).await);
     // Without a length nothing can be refused before the disk is full. The answer comes before the body has been sent,
     // so a client may not live to see it.
     let frames: Vec<_> = large.chunks(1 << 20).map(|frame| Ok::<_, std::io::Error>(frame.to_vec())).collect();
@@ -51,13 +51,9 @@ async fn a_full_disk_loses_nothing() {
     assert_eq!((&session["state"], &session["received_bytes"]), (&json!("created"), &json!(0)));
     let part = api.put_part(&upload, 1, large[..8 << 20].to_vec()).await.ok();
     assert_eq!(part["size_bytes"], 8 << 20, "the session stays usable, and what did not fit is gone");
-    assert_eq!(send_abort(&api, &upload).await["state"], "aborted");
+    assert_eq!(api.act(&format!("/v1/uploads/{upload}/abort")).await.ok()["state"], "aborted");
 
     let path = format!("/v1/images/kept/versions/1.0/artifacts/{kept}/download");
     assert_eq!(server.anonymous().get(&path).await.body, bytes(1, 1 << 20));
     api.release("later", "1.0", &bytes(3, 8 << 20)).await;
-}
-
-async fn send_abort(api: &crate::server::Api, upload: &str) -> serde_json::Value {
-    api.post(&format!("/v1/uploads/{upload}/abort"), json!({})).await.ok()
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::process::Command;
 
-use crate::server::{Folder, Server, bytes, program};
+use crate::server::{Folder, Server, bytes, digest, id, program};
 
 /// One system call that ended well, and when it did.
 #[derive(Debug)]
@@ -20,12 +20,12 @@ async fn a_part_is_synced_before_it_is_acknowledged() {
     let mut command = Command::new("strace");
     // -D: the program is our child, strace its grandchild, so that both end when the program is killed.
     command.args(["-D", "-f", "-y", "-s", "128", "-e", "trace=fsync,fdatasync,write,writev,sendto,sendmsg", "-o"]);
-    command.arg(&trace).arg(program()).arg("--data-dir").arg(folder.path().join("data"));
+    command.arg(&trace).arg(program()).arg("--data-dir").arg(folder.data());
     let server = Server::spawn(command, folder.clone());
     let api = server.writer().await;
 
     let whole = bytes(1, 300_000);
-    let upload = api.begin(&whole).await["id"].as_str().expect("an id").to_owned();
+    let upload = id(&api.begin(&whole).await);
     api.put_part(&upload, 1, whole.clone()).await.ok();
     server.kill();
 
@@ -38,7 +38,7 @@ async fn a_part_is_synced_before_it_is_acknowledged() {
     let object =
         find(0, "sync of the object", &|call| is_sync(call) && call.arguments.contains(&format!("{upload}.00001.")));
     // A name lies in the folder above it: the object's in its digest's folder, that one's above, up to the root.
-    let hex = crate::server::digest(&whole).trim_start_matches("sha256:").to_owned();
+    let hex = digest(&whole).trim_start_matches("sha256:").to_owned();
     let shard = format!("/sha256/{}>", &hex[..2]);
     let folders =
         [format!("/{hex}>"), shard, "/blobs/sha256>".to_owned(), "/blobs>".to_owned(), "/objects>".to_owned()];

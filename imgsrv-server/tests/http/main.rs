@@ -1,4 +1,5 @@
-//! Stories told to the built program over TCP, on the embedded default: SQLite and a folder.
+//! Stories told to the built program over TCP, on the embedded default: SQLite and a folder. One file a noun of the API;
+//! `server` is what they are told with.
 
 #![allow(clippy::pedantic, clippy::style, clippy::complexity, clippy::perf, reason = "a test is read, not called")]
 
@@ -8,10 +9,12 @@ mod bad_input;
 mod bootstrap;
 mod caching;
 mod catalog;
+mod connections;
 mod crash;
 mod disk;
 mod downloads;
 mod durability;
+mod health;
 mod identity;
 mod jobs;
 mod lists;
@@ -20,7 +23,6 @@ mod postgres;
 mod problems;
 mod publishing;
 mod ranges;
-mod refusals;
 mod server;
 mod stopping;
 mod uploads;

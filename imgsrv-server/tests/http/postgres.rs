@@ -2,7 +2,7 @@
 
 use imgsrv_core::testing::Postgres;
 
-use crate::server::{Api, Folder, Server, bytes};
+use crate::server::{Folder, Server, bytes, id};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_start_on_an_empty_database_and_share_the_work() {
@@ -18,10 +18,10 @@ async fn two_nodes_start_on_an_empty_database_and_share_the_work() {
     let tokens: Vec<_> = [&one, &two].into_iter().filter_map(|server| server.token.clone()).collect();
     assert_eq!(tokens.len(), 1, "one bootstrap token between them");
 
-    let token = Api::new(&one.url, tokens.first().cloned()).new_token("content-writer").await;
-    let [first, second] = [&one, &two].map(|server| Api::new(&server.url, Some(token.clone())));
+    let token = one.client(tokens.first().cloned()).new_token("content-writer").await;
+    let [first, second] = [&one, &two].map(|server| server.client(Some(token.clone())));
     let whole = bytes(1, (5 << 20) + 10);
-    let upload = first.begin(&whole).await["id"].as_str().expect("an id").to_owned();
+    let upload = id(&first.begin(&whole).await);
     let parts = [
         second.put_part(&upload, 1, whole[..5 << 20].to_vec()).await.ok(),
         first.put_part(&upload, 2, whole[5 << 20..].to_vec()).await.ok(),

@@ -1,0 +1,34 @@
+//! The server itself: whether it is well, and how it describes itself.
+
+use crate::server::Server;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_is_well_and_describes_itself() {
+    let server = Server::start();
+    let api = server.anonymous();
+    assert_eq!(api.get("/healthz").await.status.as_u16(), 204);
+    assert_eq!(api.get("/readyz").await.status.as_u16(), 204);
+    assert_eq!(api.get("/openapi.json").await.ok(), imgsrv_server::specification());
+    let page = api.get("/docs").await;
+    assert!(page.header("content-type").starts_with("text/html"));
+    let text = page.text();
+    assert!(text.contains("openapi.json"));
+    for outside in ["src=\"http", "href=\"http", "url(http", "@import"] {
+        assert!(!text.contains(outside), "{outside}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_names_what_does_not_work() {
+    let server = Server::start();
+    let objects = server.folder.path().join("data/objects");
+    std::fs::remove_dir_all(&objects).expect("the store");
+    std::fs::write(&objects, "in the way").expect("a file");
+    let api = server.anonymous();
+    let problem = api.get("/readyz").await.problem(503, "unavailable");
+    let detail = problem["detail"].as_str().expect("a detail");
+    assert!(detail.contains("store") && !detail.contains("database") && !detail.contains('/'), "{detail}");
+    assert_eq!(api.get("/healthz").await.status, 204);
+    std::fs::remove_file(&objects).expect("the file");
+    assert_eq!(api.get("/readyz").await.status, 204, "and again when it does");
+}
