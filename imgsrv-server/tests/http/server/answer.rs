@@ -16,12 +16,12 @@ pub(crate) struct Answer {
 pub(crate) async fn send(request: RequestBuilder) -> Answer {
     let (client, request) = request.build_split();
     let request = request.expect("a request");
-    let is_head = request.method() == Method::HEAD;
+    let method = request.method().clone();
     let response = client.execute(request).await.expect("an answer");
     let (path, status, headers) = (response.url().path().to_owned(), response.status(), response.headers().clone());
     let body = response.bytes().await.expect("a whole body").to_vec();
     let answer = Answer { path, status, headers, body };
-    answer.check(is_head);
+    answer.check(&method);
     answer
 }
 
@@ -84,13 +84,16 @@ impl Answer {
     }
 
     /// What holds for every answer.
-    fn check(&self, is_head: bool) {
+    fn check(&self, method: &Method) {
         let id = self.header("x-request-id");
         assert!((1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()), "{id}");
         if self.status.is_client_error() || self.status.is_server_error() {
-            self.check_problem(is_head);
+            self.check_problem(*method == Method::HEAD);
         }
         let policy = self.header("cache-control");
+        if self.status.is_success() && !method.is_safe() {
+            assert_eq!(policy, "private, no-store", "{method} {}", self.path);
+        }
         assert!(!policy.is_empty(), "{}: no answer leaves it to a cache what to do", self.path);
         if policy.contains("private") && self.path.starts_with("/v1/") {
             assert_eq!(policy, "private, no-store", "{}", self.path);

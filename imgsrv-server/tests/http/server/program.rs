@@ -174,5 +174,11 @@ fn read_token(child: &mut Child) -> Option<String> {
     while let Ok(read @ 1..) = out.read(&mut buffer) {
         text.push_str(&String::from_utf8_lossy(&buffer[..read]));
     }
-    text.lines().find_map(|line| line.strip_prefix("imgsrv bootstrap token (one-time): ")).map(str::to_owned)
+    if text.is_empty() {
+        return None;
+    }
+    // The token is all that it says, in one line that programs read.
+    let token = text.strip_prefix("imgsrv bootstrap token (one-time): ").and_then(|rest| rest.strip_suffix('\n'));
+    let token = token.filter(|token| !token.contains(char::is_whitespace));
+    Some(token.unwrap_or_else(|| panic!("unexpected on standard output: {text}")).to_owned())
 }
