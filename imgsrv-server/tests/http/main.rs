@@ -24,6 +24,7 @@ mod problems;
 mod publishing;
 mod ranges;
 mod server;
+mod sessions;
 mod stopping;
 mod uploads;
 mod visibility;

@@ -9,7 +9,7 @@ use reqwest::{Body, Method};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::server::{Api, Server, bytes, connect, digest, id, raw, read_until, request, send};
+use crate::server::{Api, Server, bytes, connect, digest, id, members, raw, read_until, request, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_has_a_number_and_a_size_within_limits() {
@@ -21,6 +21,7 @@ async fn a_part_has_a_number_and_a_size_within_limits() {
         send(api.request(Method::PUT, &path).body("x")).await.problem(400, "invalid");
     }
     let path = format!("/v1/uploads/{upload}/parts/1");
+    api.put_part(&upload, 10_000, "x").await.ok();
     let large = request(&api, "PUT", &path, &["content-length: 5368709121", "connection: close"]);
     assert!(raw(&server, large.as_bytes()).starts_with("HTTP/1.1 400 "), "refused before the body is read");
 }
@@ -44,7 +45,23 @@ async fn a_part_is_checked_against_the_digest_sent_with_it() {
     assert_eq!(put("md5=:AAAA:").await.status, 200, "an algorithm that it does not know is ignored");
     put(&format!("sha-512=:AAAA:, {}", of(&whole))).await.ok();
     let stored = api.get(&format!("/v1/uploads/{upload}/parts")).await.ok();
+    assert_eq!(members(&stored["parts"][0]), ["etag", "number", "sha256", "size_bytes"]);
     assert_eq!(stored["parts"][0]["sha256"], digest(&whole));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bytes_of_a_part_are_taken_whatever_their_type() {
+    let server = Server::start();
+    let api = server.writer().await;
+    let whole = bytes(16, 1000);
+    let upload = id(&api.begin(&whole).await);
+    let put = || api.request(Method::PUT, &format!("/v1/uploads/{upload}/parts/1")).body(whole.clone());
+    let plain = send(put()).await.ok();
+    for media_type in ["application/json", "text/plain; charset=utf-8", "multipart/form-data", "nonsense", ""] {
+        let typed = send(put().header("content-type", media_type)).await.ok();
+        assert_eq!(typed["etag"], plain["etag"], "{media_type:?}: the same bytes have the same etag");
+    }
+    assert_eq!(api.complete(&upload, &[plain]).await.ok()["state"], "ready");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,6 +79,11 @@ async fn a_session_takes_no_more_than_it_expects() {
         assert_eq!(answer.status().as_u16(), 412);
     }
     let stored = api.get(&format!("/v1/uploads/{upload}/parts")).await.ok();
+    assert_eq!(members(&stored), ["parts", "received_bytes"]);
+    let mut one = members(&stored["parts"][0]);
+    // Left out where nobody computed it.
+    one.retain(|member| *member != "sha256" || stored["parts"][0]["sha256"] != digest(&whole[..600]));
+    assert_eq!(one, ["etag", "number", "size_bytes"], "{stored}");
     assert_eq!((&stored["received_bytes"], stored["parts"].as_array().map(Vec::len)), (&json!(600), Some(1)));
     assert_eq!((&stored["parts"][0]["number"], &stored["parts"][0]["etag"]), (&json!(1), &first["etag"]));
     // A repeated part is counted once.
