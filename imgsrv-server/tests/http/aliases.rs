@@ -20,6 +20,10 @@ async fn an_alias_moves_and_stays_itself() {
         (&moved["id"], &moved["created_at"], &moved["version"]),
         (&first["id"], &first["created_at"], &json!("2.0"))
     );
+    let target = reader.get("/v1/images/debian/versions/2.0").await.ok()["version"].clone();
+    assert_eq!((&moved["version_id"], &moved["image_id"]), (&target["id"], &target["image_id"]));
+    assert_ne!((&moved["version_id"], &moved["updated_at"]), (&first["version_id"], &first["updated_at"]));
+    assert_eq!(reader.get(&format!("{refs}/stable")).await.ok(), target, "a reference is shown as its version");
     assert_eq!(reader.get(&stable).await.ok(), moved);
 
     writer.put(&format!("{aliases}/latest"), json!({"version": "1.0"})).await.ok();
@@ -27,6 +31,13 @@ async fn an_alias_moves_and_stays_itself() {
     assert_eq!(resolved["version"], "2.0");
     assert_eq!(members(&resolved), ["created_at", "id", "image_id", "published_at", "state", "updated_at", "version"]);
     assert_eq!(reader.get(&format!("{refs}/latest")).await.ok()["version"], "latest", "a version wins over an alias");
+    // One that is not published does not, not even for those who see it.
+    writer.draft("debian", "next", b"next").await;
+    writer.put(&format!("{aliases}/next"), json!({"version": "1.0"})).await.ok();
+    for api in [&reader, &writer] {
+        assert_eq!(api.get(&format!("{refs}/next")).await.ok()["version"], "1.0");
+    }
+    writer.delete(&format!("{aliases}/next")).await.no_content();
     reader.get(&format!("{refs}/nothing")).await.problem(404, "not-found");
 
     writer.delete(&stable).await.no_content();
@@ -45,6 +56,8 @@ async fn an_alias_points_at_what_is_published() {
     writer.put(&alias("stable"), json!({"version": "2.0"})).await.problem(412, "wrong-state");
     writer.put(&alias("stable"), json!({"version": "9.0"})).await.problem(404, "not-found");
     writer.put("/v1/images/nothing/aliases/stable", json!({"version": "1.0"})).await.problem(404, "not-found");
+    writer.release("other", "3.0", b"three").await;
+    writer.put(&alias("stable"), json!({"version": "3.0"})).await.problem(404, "not-found");
     for name in ["-a", "a+b", "a:b", &"a".repeat(65)] {
         writer.put(&alias(name), json!({"version": "1.0"})).await.problem(400, "invalid");
     }

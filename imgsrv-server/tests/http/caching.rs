@@ -67,3 +67,91 @@ async fn a_head_says_what_a_get_would() {
         assert!(["", get.header("content-length")].contains(&head.header("content-length")), "HEAD {path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_token_opens_is_kept_by_nobody() {
+    let server = Server::start();
+    let (manager, writer) = (server.manager(), server.writer().await);
+    let world = World::make(&server).await;
+    for operation in operations().iter().filter(|operation| operation.method == Method::GET) {
+        let path = operation.at(|name| world.value(name));
+        let api = if operation.who == Who::Managers { &manager } else { &writer };
+        let answer = api.get(&path).await;
+        let (policy, vary) = (answer.header("cache-control"), answer.header("vary").to_lowercase());
+        match (operation.who, operation.id.as_str()) {
+            // Published, though a writer asks for it: the bytes are the same for all.
+            (_, "read_blob") => {
+                assert_eq!((policy, vary.as_str()), ("public, max-age=31536000, immutable", "authorization"));
+            }
+            (Who::Readers | Who::Writers | Who::Managers, _) => {
+                assert_eq!((policy, vary.as_str()), ("private, no-store", "authorization"), "{path}");
+            }
+            // Whoever knows the id may look, and nobody else.
+            (Who::Anybody, "get_upload") => assert_eq!(policy, "private, no-store"),
+            (Who::Anybody, "check_health" | "check_readiness") => assert!(policy.contains("no-store"), "{path}"),
+            (Who::Anybody, id) if id.starts_with("download_") => {
+                assert_eq!((policy, vary.as_str()), ("public, max-age=31536000, immutable", ""), "{path}");
+            }
+            (Who::Anybody, _) => assert_eq!((policy, vary.as_str()), ("no-cache", ""), "{path}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_an_etag_is_asked_about_again() {
+    let server = Server::start();
+    let world = World::make(&server).await;
+    let reader = server.anonymous();
+    let mut asked = 0;
+    for operation in operations().iter().filter(|operation| operation.method == Method::GET && operation.who.is_open())
+    {
+        let path = operation.at(|name| world.value(name));
+        let first = reader.get(&path).await;
+        let etag = first.header("etag");
+        // What is kept by nobody needs none.
+        if first.header("cache-control").contains("no-store") {
+            continue;
+        }
+        assert!(etag.starts_with('"') && etag.ends_with('"') && etag.len() > 2, "{path}: {etag}");
+        for condition in [etag, &format!("W/{etag}"), &format!("\"other\", {etag}"), "*"] {
+            for method in [Method::GET, Method::HEAD] {
+                let again = send(reader.request(method, &path).header("if-none-match", condition)).await;
+                assert_eq!((again.status.as_u16(), again.body.len()), (304, 0), "{path} {condition}");
+                for header in ["etag", "cache-control", "vary", "last-modified"] {
+                    assert_eq!(again.header(header), first.header(header), "{path} {header}");
+                }
+            }
+        }
+        let other = reader.get_with(&path, &[("if-none-match", "\"other\"")]).await;
+        assert_eq!((other.status.as_u16(), other.body == first.body), (200, true), "{path}");
+        asked += 1;
+    }
+    assert!(asked > 12, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_changed_has_another_etag() {
+    let server = Server::start();
+    let (writer, reader) = (server.writer().await, server.anonymous());
+    writer.release("debian", "1.0", b"one").await;
+    writer.put("/v1/images/debian/aliases/latest", json!({"version": "1.0"})).await.ok();
+    let aliased = ["/v1/images/debian/aliases", "/v1/images/debian/aliases/latest", "/v1/images/debian/refs/latest"];
+    let listed = ["/v1/images/debian/versions", "/v1/images/debian"];
+    let mut etags = Vec::new();
+    for path in aliased.iter().chain(&listed) {
+        etags.push((*path, reader.get(path).await.header("etag").to_owned()));
+    }
+    let manifest = reader.get("/v1/images/debian/versions/1.0").await;
+    writer.release("debian", "2.0", b"two").await;
+    writer.put("/v1/images/debian/aliases/latest", json!({"version": "2.0"})).await.ok();
+    for (path, etag) in etags {
+        let answer = reader.get_with(path, &[("if-none-match", &etag)]).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert_ne!(answer.header("etag"), etag, "{path}");
+    }
+    let images = reader.get("/v1/images").await.header("etag").to_owned();
+    writer.release("alpine", "1.0", b"three").await;
+    assert_eq!(reader.get_with("/v1/images", &[("if-none-match", &images)]).await.status, 200);
+    let same = [("if-none-match", manifest.header("etag"))];
+    assert_eq!(reader.get_with("/v1/images/debian/versions/1.0", &same).await.status, 200, "its image has changed");
+}

@@ -13,6 +13,8 @@ async fn every_thing_has_just_its_members() {
     let full = json!({"name": "full", "display_name": "Größe", "description": "two\nlines"});
     let full = api.post("/v1/images", full).await.created();
     assert_eq!((&full["display_name"], &full["description"]), (&json!("Größe"), &json!("two\nlines")));
+    assert_eq!(members(&full), ["created_at", "description", "display_name", "id", "name", "updated_at"]);
+    assert_eq!(api.get("/v1/images/full").await.ok(), full);
     let version = api.post("/v1/images/debian/versions", json!({"version": "1:2+x"})).await.created();
     assert_eq!(members(&version), ["created_at", "id", "image_id", "state", "updated_at", "version"]);
     assert_eq!((&version["state"], &version["image_id"]), (&json!("draft"), &image["id"]));
@@ -100,6 +102,15 @@ async fn what_is_deleted_is_gone_with_all_that_is_in_it() {
     api.add(&path, artifact(b"disk", json!({"variant": "cloud"}))).await;
     let attached = api.add(&format!("{one}/attachments"), attachment("notes", "text/plain", b"")).await;
 
+    let other = format!("{path}/{}", api.add(&path, artifact(b"disk", json!({"variant": "other"}))).await);
+    let notes = attachment("notes", "text/plain", b"");
+    let lost = api.add(&format!("{other}/attachments"), notes.clone()).await;
+    api.delete(&other).await.no_content();
+    api.delete(&format!("{other}/attachments/{lost}")).await.problem(404, "not-found");
+    let again = format!("{path}/{}", api.add(&path, artifact(b"disk", json!({"variant": "other"}))).await);
+    api.delete(&format!("{again}/attachments/{lost}")).await.problem(404, "not-found");
+    api.post(&format!("{again}/attachments"), notes).await.created();
+
     let gone = format!("{one}/attachments/{attached}");
     api.delete(&gone).await.no_content();
     api.delete(&gone).await.problem(404, "not-found");
@@ -181,4 +192,44 @@ async fn names_and_values_follow_their_rules() {
         api.post(&path, artifact(b"disk", json!({"format": format}))).await.created();
     }
     assert_eq!(api.get(&path).await.ok()["artifacts"].as_array().map(Vec::len), Some(11));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attachment_follows_its_rules() {
+    let server = Server::start();
+    let api = server.writer().await;
+    let one = api.draft("debian", "1.0", b"disk").await;
+    let path = format!("/v1/images/debian/versions/1.0/artifacts/{one}/attachments");
+    let notes = attachment("notes", "text/plain", b"notes");
+    for wrong in [
+        json!({"name": ""}),
+        json!({"name": "-a"}),
+        json!({"name": "a/b"}),
+        json!({"name": "a:b"}),
+        json!({"name": "x".repeat(65)}),
+        json!({"media_type": "text"}),
+        json!({"media_type": " "}),
+        json!({"blob_digest": "sha256:00"}),
+        json!({"blob_digest": digest(b"notes").to_uppercase()}),
+        json!({"blob_size_bytes": -1}),
+        json!({"blob_size_bytes": 1.5}),
+        json!({"blob_size_bytes": 9_223_372_036_854_775_808_u64}),
+        json!({"artifact_id": one}),
+    ] {
+        api.post(&path, with(notes.clone(), wrong)).await.problem(400, "invalid");
+    }
+    for missing in ["name", "media_type", "blob_digest", "blob_size_bytes"] {
+        let mut less = notes.clone();
+        less.as_object_mut().expect("an object").remove(missing);
+        api.post(&path, less).await.problem(400, "invalid");
+    }
+    for name in ["0", "A.b_c+d-e", &"x".repeat(64)] {
+        api.post(&path, with(notes.clone(), json!({"name": name}))).await.created();
+    }
+    // There, but not there: an artifact of another version.
+    api.draft("debian", "2.0", b"other").await;
+    let foreign = format!("/v1/images/debian/versions/2.0/artifacts/{one}");
+    api.get(&foreign).await.problem(404, "not-found");
+    api.delete(&foreign).await.problem(404, "not-found");
+    api.post(&format!("{foreign}/attachments"), notes).await.problem(404, "not-found");
 }

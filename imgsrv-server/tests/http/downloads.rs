@@ -159,6 +159,30 @@ async fn what_is_not_published_is_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_draft_is_not_downloaded_by_anybody() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    let one = writer.draft("debian", "1.0", b"draft").await;
+    let attachments = format!("/v1/images/debian/versions/1.0/artifacts/{one}/attachments");
+    let notes = writer.add(&attachments, attachment("notes", "text/plain", b"notes")).await;
+    writer.upload(b"notes").await;
+    let paths = [download("debian", &one), format!("{attachments}/{notes}/download")];
+    for path in &paths {
+        for api in [&server.anonymous(), &server.manager(), &writer] {
+            api.get(path).await.problem(404, "not-found");
+            assert_eq!(api.head(path).await.status, 404);
+        }
+    }
+    assert_eq!(writer.publish("debian", "1.0").await["state"], "succeeded");
+    let reader = server.anonymous();
+    for (path, bytes) in paths.iter().zip([&b"draft"[..], b"notes"]) {
+        assert_eq!(reader.get(path).await.body, bytes);
+        // What is attached is cited as well.
+        assert_eq!(reader.get(&format!("/v1/blobs/{}", digest(bytes))).await.body, bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_object_is_told_before_anything_is_sent() {
     let server = Server::start();
     let writer = server.writer().await;

@@ -104,3 +104,39 @@ async fn a_page_that_cannot_be_is_refused_by_every_list() {
         assert!([200, 400].contains(&twice.status.as_u16()), "{path}: {}", twice.text());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_a_limit_ends_at_ten_thousand() {
+    let server = Server::start();
+    let token = server.writer().await.token;
+    let folder = server.stop();
+    // Ten thousand images and one: more than a story has time to make.
+    let time = "2026-01-01T00:00:00+00:00";
+    let rows = "with recursive n(i) as (select 0 union all select i + 1 from n where i < 10000)";
+    folder
+        .change(&format!(
+            "insert into images (id, name, created_at, updated_at) \
+             {rows} select randomblob(16), printf('image-%05d', i), '{time}', '{time}' from n"
+        ))
+        .await;
+    let server = Server::start_in(folder, &[]);
+    let api = server.client(token);
+    let read = async |query: &str| {
+        let page = api.get(&format!("/v1/images{query}")).await.ok();
+        let last = names(&page, "images", "name").last().expect("images").to_string();
+        (page["images"].as_array().map_or(0, Vec::len), last, page["next_cursor"].as_str().map(str::to_owned))
+    };
+    let (count, last, cursor) = read("").await;
+    assert_eq!((count, last.as_str()), (10_000, "image-09999"));
+    let cursor = cursor.expect("a cursor: there is more");
+    assert_eq!(read(&format!("?cursor={cursor}")).await, (1, "image-10000".to_owned(), None));
+    let (count, _, cursor) = read("?limit=1000").await;
+    let cursor = cursor.expect("a cursor: there is more");
+    assert_eq!(count, 1000);
+    let (count, last, cursor) = read(&format!("?cursor={cursor}")).await;
+    assert_eq!(
+        (count, last.as_str(), cursor.is_some()),
+        (100, "image-01099", true),
+        "a hundred, where nothing is said"
+    );
+}

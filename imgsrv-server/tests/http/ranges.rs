@@ -39,9 +39,12 @@ async fn one_range_is_sent_wherever_it_lies() {
         let answer = reader.get_with(&path, &[("range", &range)]).await;
         answer.problem(416, "range-not-satisfiable");
         assert_eq!(answer.header("content-range"), format!("bytes */{size}"));
+        assert_eq!(answer.header("etag"), "", "no cache may take it for the bytes");
     }
     for range in ["bytes=0-1,5-6", "bytes=9-1", "bytes=a-b", "lines=1-2", "bytes="] {
-        assert_eq!(reader.get_with(&path, &[("range", range)]).await.body.len(), size, "{range}");
+        let answer = reader.get_with(&path, &[("range", range)]).await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, size), "{range}");
+        assert_eq!(answer.header("content-range"), "", "{range}");
     }
 }
 
@@ -61,6 +64,9 @@ async fn conditions_come_before_ranges() {
         vec![("if-none-match", "*"), ("range", "bytes=0-1")],
         vec![("if-modified-since", modified.as_str())],
         vec![("if-none-match", etag.as_str()), ("if-modified-since", old)],
+        vec![("if-modified-since", modified.as_str()), ("range", "bytes=0-1")],
+        vec![("if-none-match", etag.as_str()), ("range", "bytes=5000-")],
+        vec![("if-none-match", etag.as_str()), ("if-range", "\"other\""), ("range", "bytes=0-1")],
     ] {
         let answer = reader.get_with(&path, &headers).await;
         assert_eq!(
@@ -78,5 +84,26 @@ async fn conditions_come_before_ranges() {
         (vec![("if-range", old), ("range", "bytes=0-1")], 200),
     ] {
         assert_eq!(reader.get_with(&path, &headers).await.status.as_u16(), status, "{headers:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_is_in_a_range_of_an_empty_file() {
+    let server = Server::start();
+    let artifact = server.writer().await.release("debian", "1.0", b"").await;
+    let (reader, path) = (server.anonymous(), download(&artifact));
+    // Several, malformed ones and the last of none are all of it.
+    for range in ["", "bytes=-5", "bytes=0-0,2-3", "bytes=1-0"] {
+        let answer = reader.get_with(&path, &[("range", range)]).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("content-length"), answer.body.len()),
+            (200, "0", 0),
+            "{range}"
+        );
+    }
+    for range in ["bytes=0-", "bytes=0-0", "bytes=-0"] {
+        let answer = reader.get_with(&path, &[("range", range)]).await;
+        answer.problem(416, "range-not-satisfiable");
+        assert_eq!(answer.header("content-range"), "bytes */0", "{range}");
     }
 }

@@ -27,7 +27,10 @@ async fn without_a_published_version_an_image_is_not_there() {
         "/v1/images/open/aliases/latest".to_owned(),
     ] {
         for reader in [&server.anonymous(), &garbage] {
-            reader.get(&path).await.problem(404, "not-found");
+            let answer = reader.get(&path).await;
+            answer.problem(404, "not-found");
+            // A writer may be told something else, so no cache may mix them up.
+            assert_eq!(answer.header("vary"), "Authorization", "{path}");
         }
     }
 }
