@@ -1,8 +1,9 @@
 //! Publish jobs: how they fail, how they go on, and how they are given up.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{Folder, Server, bytes, digest, id};
+use crate::server::{Folder, Server, bytes, digest, id, members, names, send};
 
 fn path_of(job: &Value) -> String {
     format!("/v1/publish-jobs/{}", id(job))
@@ -67,6 +68,25 @@ async fn what_failed_for_lost_bytes_goes_on_when_they_are_there_again() {
         assert!(!message.to_string().contains("blobs/sha256"), "no key of an object: {message}");
     }
     assert!(failed["finished_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{failed}");
+    assert_eq!(
+        members(&failed),
+        [
+            "created_at",
+            "failed_step",
+            "failure_message",
+            "finished_at",
+            "id",
+            "image_name",
+            "job_id",
+            "started_at",
+            "state",
+            "steps",
+            "updated_at",
+            "version",
+            "version_id"
+        ]
+    );
+    assert_eq!(names(&failed, "steps", "state"), ["failed", "queued", "queued"]);
     let version = "/v1/images/debian/versions/1.0";
     assert_eq!(api.get(version).await.ok()["version"]["state"], "publishing");
     server.anonymous().get(version).await.problem(404, "not-found");
@@ -95,6 +115,65 @@ async fn what_failed_for_lost_bytes_goes_on_when_they_are_there_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_for_a_while_fails_no_job() {
+    let backoff = ["--cas-promotion-error-backoff=10ms", "--cas-promotion-error-backoff-max=10ms"];
+    let server = Server::start_in(Folder::new(), &backoff);
+    let api = server.writer().await;
+    api.draft("debian", "1.0", b"one").await;
+    api.draft("debian", "2.0", b"two").await;
+    let (objects, away) = (server.folder.data().join("objects"), server.folder.path().join("away"));
+    std::fs::rename(&objects, &away).expect("the store");
+    std::fs::write(&objects, "in the way").expect("a file");
+    let job = api.act("/v1/images/debian/versions/1.0/publish").await.accepted();
+    let given_up = api.act("/v1/images/debian/versions/2.0/publish").await.accepted();
+    for job in [&job, &given_up] {
+        loop {
+            let waiting = api.get(&path_of(job)).await.ok();
+            assert!(["queued", "running"].contains(&waiting["state"].as_str().expect("a state")), "{waiting}");
+            assert!(waiting.get("failed_step").is_none() && waiting.get("failure_message").is_none(), "{waiting}");
+            if waiting["steps"][0]["attempt_count"].as_i64() > Some(3) {
+                break;
+            }
+        }
+    }
+    // Whoever does not want to wait gives it up, whether it runs just now or not.
+    let abandoned = api.act(&format!("{}/abandon", path_of(&given_up))).await.ok();
+    assert_eq!((&abandoned["state"], &abandoned["failure_message"]), (&json!("failed"), &json!("abandoned")));
+    std::fs::remove_file(&objects).expect("the file");
+    std::fs::rename(&away, &objects).expect("the store");
+    assert_eq!(api.wait_for_job(&id(&job)).await["state"], "succeeded");
+    assert_eq!(api.get(&path_of(&given_up)).await.ok()["failure_message"], "abandoned");
+    assert_eq!(api.get("/v1/images/debian/versions/2.0").await.ok()["version"]["state"], "draft");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_sent_with_an_action_is_ignored() {
+    let server = Server::start();
+    let api = server.writer().await;
+    let whole = bytes(5, 1000);
+    api.draft("debian", "1.0", &whole).await;
+    server.folder.lose(&whole);
+    let failed = api.publish("debian", "1.0").await;
+    let act = async |path: &str, media_type: &str, body: &str| {
+        send(api.request(Method::POST, path).header("content-type", media_type).body(body.to_owned())).await
+    };
+    for (media_type, body) in [
+        ("application/json", "{not json"),
+        ("application/json", "{\"parts\": []}"),
+        ("text/plain", "please"),
+        ("nonsense", "\u{0}"),
+    ] {
+        act("/v1/images/debian/versions/1.0/publish", media_type, body).await.accepted();
+        act(&format!("{}/retry", path_of(&failed)), media_type, body).await.accepted();
+        assert_eq!(api.wait_for_job(&id(&failed)).await["state"], "failed");
+        let upload = id(&api.begin(b"never sent").await);
+        assert_eq!(act(&format!("/v1/uploads/{upload}/abort"), media_type, body).await.ok()["state"], "aborted");
+    }
+    let given_up = act(&format!("{}/abandon", path_of(&failed)), "application/json", "[").await.ok();
+    assert_eq!(given_up["failure_message"], "abandoned");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_failed_can_be_given_up_and_published_anew() {
     let server = Server::start();
     let api = server.writer().await;
@@ -105,6 +184,7 @@ async fn what_failed_can_be_given_up_and_published_anew() {
     assert_eq!(failed["state"], "failed", "{failed}");
     let abandoned = api.act(&format!("{}/abandon", path_of(&failed))).await.ok();
     assert_eq!(abandoned["failure_message"], "abandoned");
+    assert_eq!(api.act(&format!("{}/abandon", path_of(&failed))).await.ok(), abandoned, "unchanged");
     let publish = "/v1/images/debian/versions/1.0/publish";
     api.act(publish).await.problem(412, "not-publishable");
     api.upload(&whole).await;

@@ -1,9 +1,9 @@
 //! Publishing: the walk from nothing to a release, what is refused, and what stays as it is.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::server::{Folder, Server, artifact, attachment, bytes, id, members, send, with};
+use crate::server::{Folder, Server, artifact, attachment, bytes, id, members, names, send, with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_walk_from_nothing_to_a_release() {
@@ -27,6 +27,40 @@ async fn the_walk_from_nothing_to_a_release() {
     assert_eq!(job["id"], job["job_id"]);
     let done = writer.wait_for_job(&id(&job)).await;
     assert_eq!(done["state"], "succeeded", "{done}");
+    assert_eq!(
+        members(&done),
+        [
+            "created_at",
+            "finished_at",
+            "id",
+            "image_name",
+            "job_id",
+            "started_at",
+            "state",
+            "steps",
+            "updated_at",
+            "version",
+            "version_id"
+        ]
+    );
+    for step in done["steps"].as_array().expect("steps") {
+        assert_eq!(
+            members(step),
+            [
+                "attempt_count",
+                "blocking",
+                "created_at",
+                "finished_at",
+                "id",
+                "job_id",
+                "name",
+                "sequence",
+                "started_at",
+                "state",
+                "updated_at"
+            ]
+        );
+    }
     let steps = done["steps"].as_array().expect("steps").iter();
     let steps: Vec<_> =
         steps.map(|step| json!([step["name"], step["sequence"], step["state"], step["attempt_count"]])).collect();
@@ -35,6 +69,11 @@ async fn the_walk_from_nothing_to_a_release() {
     assert_eq!(writer.act(&publish).await.accepted()["id"], job["id"], "published: the job that did it");
 
     let manifest = reader.get(base).await.ok();
+    assert_eq!(
+        members(&manifest["version"]),
+        ["created_at", "id", "image_id", "published_at", "state", "updated_at", "version"]
+    );
+    assert_eq!(manifest["version"]["id"], done["version_id"]);
     assert_eq!(manifest["artifacts"][0]["artifact"]["id"], json!(one));
     assert_eq!(manifest["artifacts"][0]["attachments"][0]["name"], "incus.tar.xz");
     assert_eq!(manifest["version"]["state"], "published");
@@ -129,6 +168,60 @@ async fn a_refusal_names_every_file_and_leaves_a_draft() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_product_of_incus_has_one_root_of_each_kind_and_one_metadata() {
+    let server = Server::start();
+    let api = server.writer().await;
+    for bytes in [b"disk", b"root", b"meta", b"data"] {
+        api.upload(bytes).await;
+    }
+    api.post("/v1/images", json!({"name": "debian"})).await.created();
+    let mut count = 0;
+    // A version with two roots, each with its metadata, if any; the artifacts' ids.
+    let mut with_two = async |second: Value, metadata: [Option<&[u8]>; 2]| {
+        count += 1;
+        let version = format!("{count}.0");
+        api.post("/v1/images/debian/versions", json!({ "version": version })).await.created();
+        let path = format!("/v1/images/debian/versions/{version}/artifacts");
+        let mut ids = Vec::new();
+        for (root, metadata) in [artifact(b"disk", json!({})), artifact(b"root", second)].into_iter().zip(metadata) {
+            let one = api.add(&path, root).await;
+            if let Some(metadata) = metadata {
+                let metadata = attachment("incus.tar.xz", "application/x-xz", metadata);
+                api.add(&format!("{path}/{one}/attachments"), metadata).await;
+            }
+            ids.push(one);
+        }
+        (version, ids)
+    };
+    let (meta, data) = (Some(&b"meta"[..]), Some(&b"data"[..]));
+    for (second, metadata) in [
+        (json!({"architecture": "x86_64"}), [meta, meta]),
+        (json!({"operating_system": "freebsd"}), [meta, meta]),
+        (json!({"format": "squashfs"}), [meta, data]),
+        // It has its own metadata inside.
+        (json!({"format": "incus_combined.tar.gz"}), [meta, None]),
+    ] {
+        let (version, ids) = with_two(second, metadata).await;
+        let path = format!("/v1/images/debian/versions/{version}");
+        let refused = api.act(&format!("{path}/publish")).await.problem(412, "not-publishable");
+        assert_eq!(names(&refused, "errors", "field"), [format!("artifacts/{}", ids[1])], "{refused}");
+        assert_eq!(api.get(&path).await.ok()["version"]["state"], "draft");
+    }
+    for (second, metadata) in [
+        (json!({"format": "squashfs"}), [meta, meta]),
+        (json!({"format": "root.tar.xz"}), [meta, meta]),
+        (json!({"variant": "cloud"}), [meta, data]),
+        (json!({"architecture": "arm64"}), [meta, data]),
+        // Of no use to Incus, and so no product.
+        (json!({"architecture": "x86_64"}), [meta, None]),
+        (json!({"format": "raw"}), [meta, data]),
+    ] {
+        let (version, _) = with_two(second, metadata).await;
+        assert_eq!(api.publish("debian", &version).await["state"], "succeeded");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_it_is_publishing_a_version_is_frozen_and_unseen() {
     let server = Server::start_in(Folder::new(), &["--cas-promotion-enabled=false"]);
     let api = server.writer().await;
@@ -149,6 +242,7 @@ async fn while_it_is_publishing_a_version_is_frozen_and_unseen() {
         (&job["image_name"], &job["version"], &job["state"]),
         (&json!("debian"), &json!("1.0"), &json!("queued"))
     );
+    assert_eq!(names(&job, "steps", "state"), ["queued"; 3]);
     assert_eq!(api.act(&format!("{base}/publish")).await.accepted(), job, "the same job");
 
     let path = format!("/v1/publish-jobs/{}", id(&job));
@@ -168,5 +262,7 @@ async fn while_it_is_publishing_a_version_is_frozen_and_unseen() {
 
     let abandoned = api.act(&format!("{path}/abandon")).await.ok();
     assert_eq!((&abandoned["state"], &abandoned["failure_message"]), (&json!("failed"), &json!("abandoned")));
+    assert_eq!(names(&abandoned, "steps", "state"), ["skipped"; 3]);
     api.delete(base).await.no_content();
+    api.get(&path).await.problem(404, "not-found");
 }
