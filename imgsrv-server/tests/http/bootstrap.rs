@@ -2,12 +2,17 @@
 
 use std::process::Command;
 
+use chrono::{DateTime, FixedOffset, TimeDelta};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::{Folder, Server, id, program, send};
 
 const PAST: &str = "2001-01-01T00:00:00+00:00";
+
+fn time(member: &Value) -> DateTime<FixedOffset> {
+    DateTime::parse_from_rfc3339(member.as_str().expect("a time")).expect("a time")
+}
 
 /// The token that `imgsrv bootstrap-token` prints.
 fn another_token(folder: &Folder) -> String {
@@ -26,12 +31,31 @@ fn another_token(folder: &Folder) -> String {
 async fn the_first_manager_gets_one_token_and_more_on_demand() {
     let server = Server::start();
     let first = server.token.clone().expect("a token at the first start");
+    let manager = server.manager();
+    let asked_while_it_runs = another_token(&server.folder);
+    server.client(Some(asked_while_it_runs.clone())).get("/v1/auth/roles").await.ok();
     let folder = server.stop();
-    let another = another_token(&folder);
+    let asked_while_it_does_not = another_token(&folder);
     let server = Server::start_in(folder, &[]);
     assert_eq!(server.token, None, "no new token while one is usable");
-    for token in [first, another] {
+    for token in [first, asked_while_it_runs, asked_while_it_does_not] {
         server.client(Some(token)).get("/v1/auth/roles").await.ok();
+    }
+
+    // All three are of one principal, and good for a day.
+    let manager = server.client(manager.token);
+    let principals = manager.get("/v1/auth/principals").await.ok();
+    assert_eq!(principals["principals"].as_array().map(Vec::len), Some(1), "{principals}");
+    assert_eq!(principals["principals"][0]["role_ids"], json!(["auth-manager"]));
+    let tokens = format!("/v1/auth/principals/{}/api-tokens", id(&principals["principals"][0]));
+    let tokens = manager.get(&tokens).await.ok();
+    assert_eq!(tokens["api_tokens"].as_array().map(Vec::len), Some(3));
+    // The time of the server is that of what it makes.
+    let writer = server.client(Some(manager.new_token("content-writer").await));
+    let now = time(&writer.begin(b"x").await["created_at"]);
+    for token in tokens["api_tokens"].as_array().expect("tokens") {
+        let left = time(&token["expires_at"]) - now;
+        assert!(left <= TimeDelta::hours(24) && left > TimeDelta::hours(23), "{token}");
     }
 }
 
@@ -81,6 +105,8 @@ async fn a_start_without_a_usable_manager_makes_one_token() {
         for old in &known {
             servers[0].client(Some(old.clone())).get("/v1/auth/roles").await.problem(401, "unauthorized");
         }
+        let principals = servers[0].client(Some(token.clone())).get("/v1/auth/principals").await.ok();
+        assert_eq!(principals["principals"].as_array().map(Vec::len), Some(1), "one bootstrap principal for all");
         known.push(token.clone());
         folder = servers.map(Server::stop)[0].clone();
     }
