@@ -1,8 +1,9 @@
 //! Two nodes on PostgreSQL and a shared folder.
 
+use futures_util::future::join_all;
 use imgsrv_core::testing::Postgres;
 
-use crate::server::{Folder, Server, bytes, id};
+use crate::server::{Folder, Server, bytes, digest, id};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_start_on_an_empty_database_and_share_the_work() {
@@ -35,4 +36,35 @@ async fn two_nodes_start_on_an_empty_database_and_share_the_work() {
     second.release("debian", "2.0", b"the other node goes on").await;
     drop(left);
     two.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_database_a_server_says_so_and_lives_on() {
+    let postgres = Postgres::start().expect("PostgreSQL");
+    postgres.create_database("imgsrv").expect("a database");
+    let url = postgres.url("imgsrv");
+    let server = Server::start_in(Folder::new(), &["--postgres-url", &url]);
+    let writer = server.writer().await;
+    writer.release("debian", "1.0", b"bytes").await;
+    drop(postgres);
+    let (reader, blob) = (server.anonymous(), format!("/v1/blobs/{}", digest(b"bytes")));
+    // At once, because each of them waits a while for a connection.
+    let (ready, answers) = tokio::join!(
+        reader.get("/readyz"),
+        // A token that cannot be looked up is not one that is no good.
+        join_all(
+            [(&reader, "/v1/images"), (&reader, &blob), (&writer, "/v1/images"), (&writer, "/v1/uploads")]
+                .map(|(api, path)| api.get(path))
+        )
+    );
+    let ready = ready.problem(503, "unavailable");
+    let detail = ready["detail"].as_str().expect("a detail");
+    assert!(detail.contains("database") && !detail.contains("store"), "{detail}");
+    for problem in answers.iter().map(|answer| answer.problem(503, "unavailable")).chain([ready]) {
+        let problem = problem.to_string();
+        assert!(!problem.contains("127.0.0.1") && !problem.contains("postgres"), "{problem}");
+    }
+    server.anonymous().get("/v1/uploads").await.problem(401, "unauthorized");
+    server.anonymous().get("/healthz").await.no_content();
+    server.stop();
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use reqwest::Method;
+use serde_json::json;
 
-use crate::server::{Server, World, operations, raw, request, send};
+use crate::server::{Server, World, id, operations, raw, request, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_framework_refuses_is_a_problem_too() {
@@ -111,4 +112,28 @@ async fn the_id_of_a_request_is_on_every_answer() {
     let answer = raw(&server, odd);
     let id = answer.split("x-request-id: ").nth(1).and_then(|rest| rest.split("\r\n").next()).expect("an id");
     assert!(is_fresh(id), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_foresaw_is_told_by_the_id_of_the_request_only() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    let artifact = writer.release("debian", "1.0", b"bytes").await;
+    let job = writer.act("/v1/images/debian/versions/1.0/publish").await.accepted();
+    let folder = server.stop();
+    // As no version of this program would write it.
+    folder.change("update jobs set subject = 'gibberish' where kind = 'publish'").await;
+    folder.change("update images set name = 'GIBBERISH!'").await;
+    let server = Server::start_in(folder, &[]);
+    let writer = server.client(writer.token);
+    for path in [format!("/v1/publish-jobs/{}", id(&job)), "/v1/images".to_owned()] {
+        let answer = writer.get_with(&path, &[("x-request-id", "mine")]).await;
+        let expected =
+            json!({"type": "urn:imgsrv:problem:internal", "title": "Internal", "status": 500, "instance": "mine"});
+        assert_eq!((answer.status.as_u16(), answer.json()), (500, expected), "{path}");
+        assert_eq!(writer.head(&path).await.status, 500);
+    }
+    // It goes on with all that is as it should be.
+    writer.get(&format!("/v1/images/debian/versions/1.0/artifacts/{artifact}")).await.problem(404, "not-found");
+    assert_eq!(server.anonymous().get("/healthz").await.status, 204);
 }
