@@ -38,21 +38,6 @@ async fn a_job_that_nobody_runs_can_be_abandoned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_is_not_there_is_not_found() {
-    let server = Server::start();
-    let api = server.writer().await;
-    let unknown = "/v1/publish-jobs/00000000-0000-7000-8000-000000000000";
-    for missing in [
-        api.get(unknown).await,
-        api.act(&format!("{unknown}/retry")).await,
-        api.act(&format!("{unknown}/abandon")).await,
-    ] {
-        missing.problem(404, "not-found");
-    }
-    api.get("/v1/publish-jobs/1").await.problem(400, "invalid");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_failed_for_lost_bytes_goes_on_when_they_are_there_again() {
     let server = Server::start();
     let api = server.writer().await;

@@ -23,6 +23,7 @@ mod postgres;
 mod problems;
 mod publishing;
 mod ranges;
+mod requests;
 mod server;
 mod sessions;
 mod stopping;

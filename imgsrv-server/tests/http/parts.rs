@@ -9,19 +9,19 @@ use reqwest::{Body, Method};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::server::{Api, Server, bytes, connect, digest, id, members, raw, read_until, request, send};
+use crate::server::{Api, Server, bytes, connect, digest, id, members, raw, read_until, request, send, unknown};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_has_a_number_and_a_size_within_limits() {
     let server = Server::start();
     let api = server.writer().await;
     let upload = id(&api.begin(b"x").await);
-    for number in ["0", "10001", "x", "-1"] {
-        let path = format!("/v1/uploads/{upload}/parts/{number}");
-        send(api.request(Method::PUT, &path).body("x")).await.problem(400, "invalid");
+    for number in [0, 10_001] {
+        api.put_part(&upload, number, "x").await.problem(400, "invalid");
     }
     let path = format!("/v1/uploads/{upload}/parts/1");
     api.put_part(&upload, 10_000, "x").await.ok();
+    api.put_part(&unknown("upload_id"), 1, "x").await.problem(404, "not-found");
     let large = request(&api, "PUT", &path, &["content-length: 5368709121", "connection: close"]);
     assert!(raw(&server, large.as_bytes()).starts_with("HTTP/1.1 400 "), "refused before the body is read");
 }
