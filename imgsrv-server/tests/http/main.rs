@@ -4,6 +4,7 @@
 #![allow(clippy::pedantic, clippy::style, clippy::complexity, clippy::perf, reason = "a test is read, not called")]
 
 mod aliases;
+mod at_once;
 mod authorization;
 mod bad_input;
 mod bootstrap;
