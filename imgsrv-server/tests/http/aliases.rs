@@ -58,6 +58,9 @@ async fn an_alias_points_at_what_is_published() {
     writer.put("/v1/images/nothing/aliases/stable", json!({"version": "1.0"})).await.problem(404, "not-found");
     writer.release("other", "3.0", b"three").await;
     writer.put(&alias("stable"), json!({"version": "3.0"})).await.problem(404, "not-found");
+    for name in ["0", "A.b_c-d", &"a".repeat(64)] {
+        writer.put(&alias(name), json!({"version": "1.0"})).await.ok();
+    }
     // Nothing of that has made one; not even the deletion of what was never there.
     for image in ["debian", "empty"] {
         writer.delete(&format!("/v1/images/{image}/aliases/stable")).await.problem(404, "not-found");

@@ -3,7 +3,7 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::server::{Api, Folder, Operation, Server, Who, id, names, operations, raw, request, send};
+use crate::server::{Api, Folder, Operation, Server, Who, World, id, names, operations, raw, request, send};
 
 /// A call that is wrong in all but its route.
 fn wrong(api: &Api, operation: &Operation) -> RequestBuilder {
@@ -127,4 +127,34 @@ async fn a_right_is_what_the_role_says_now() {
     assert_eq!(writer.get("/v1/images").await.ok()["images"], json!([]));
     manager.put(&role, Value::Null).await.no_content();
     writer.get("/v1/uploads").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_none_is_needed_a_credential_that_is_none_makes_no_difference() {
+    let server = Server::start();
+    let world = World::make(&server).await;
+    let manager = server.manager();
+    let (revoked, revoked_id) = token(&manager, "content-writer").await;
+    manager.delete(&format!("/v1/auth/api-tokens/{revoked_id}")).await.no_content();
+    // A manager's is one, but not one that shows more.
+    let credentials =
+        ["", "garbage", "Basic dXNlcjpwYXNz", "Bearer", "Bearer a b", &format!("Bearer {revoked}")].map(str::to_owned);
+    let credentials = credentials.into_iter().chain(manager.token.map(|token| format!("Bearer {token}")));
+    let credentials: Vec<String> = credentials.collect();
+    let reader = server.anonymous();
+    let mut asked = 0;
+    for operation in operations().iter().filter(|operation| operation.who.is_open()) {
+        let path = operation.at(|name| world.value(name));
+        let without = reader.get(&path).await;
+        assert!(without.status.is_success(), "{path}: {}", without.text());
+        for credential in &credentials {
+            let with = reader.get_with(&path, &[("authorization", credential)]).await;
+            assert_eq!((with.status, &with.body), (without.status, &without.body), "{path} {credential}");
+            for header in ["etag", "cache-control", "vary", "content-type"] {
+                assert_eq!(with.header(header), without.header(header), "{path} {credential} {header}");
+            }
+        }
+        asked += 1;
+    }
+    assert!(asked > 15, "{asked}");
 }

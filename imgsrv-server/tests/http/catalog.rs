@@ -192,6 +192,14 @@ async fn names_and_values_follow_their_rules() {
         api.post(&path, artifact(b"disk", json!({"format": format}))).await.created();
     }
     assert_eq!(api.get(&path).await.ok()["artifacts"].as_array().map(Vec::len), Some(11));
+    for unusual in [
+        json!({"variant": "A._+-0", "operating_system": "A._+-0", "architecture": "A._+-0"}),
+        json!({"variant": "x".repeat(64), "operating_system": "x".repeat(64), "architecture": "x".repeat(64)}),
+        json!({"variant": "0", "primary_blob_size_bytes": i64::MAX}),
+        json!({"variant": "1", "primary_media_type": "text/plain; charset=utf-8"}),
+    ] {
+        api.post(&path, artifact(b"disk", unusual)).await.created();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{Folder, Server, bytes, digest, id, members, names, send};
+use crate::server::{Folder, Server, bytes, digest, id, members, names, raw, request, send};
 
 fn path_of(job: &Value) -> String {
     format!("/v1/publish-jobs/{}", id(job))
@@ -154,6 +154,10 @@ async fn whatever_is_sent_with_an_action_is_ignored() {
         let upload = id(&api.begin(b"never sent").await);
         assert_eq!(act(&format!("/v1/uploads/{upload}/abort"), media_type, body).await.ok()["state"], "aborted");
     }
+    // Nobody waits for it either, or minds that it is more than JSON may have.
+    let lines = ["content-type: application/json", "content-length: 1048577", "connection: close"];
+    let announced = request(&api, "POST", "/v1/images/debian/versions/1.0/publish", &lines);
+    assert!(raw(&server, announced.as_bytes()).starts_with("HTTP/1.1 202 "));
     let given_up = act(&format!("{}/abandon", path_of(&failed)), "application/json", "[").await.ok();
     assert_eq!(given_up["failure_message"], "abandoned");
 }

@@ -55,7 +55,15 @@ async fn what_failed_or_was_aborted_stays_so() {
     let all = api.get(&path).await.ok();
     let found: Vec<_> = all["uploads"].as_array().expect("uploads").iter().map(id).collect();
     assert_eq!(found, [two, one, empty, aborted, failed.clone()], "newest first");
-    for (state, count) in [("failed", 1), ("aborted", 2), ("ready", 2), ("created", 0)] {
+    for (state, count) in [
+        ("created", 0),
+        ("uploading", 0),
+        ("completed", 0),
+        ("ingesting", 0),
+        ("ready", 2),
+        ("failed", 1),
+        ("aborted", 2),
+    ] {
         let some = api.get(&format!("{path}&state={state}")).await.ok();
         assert_eq!(some["uploads"].as_array().map(Vec::len), Some(count), "{state}");
     }

@@ -88,6 +88,10 @@ async fn what_cannot_be_promised_is_refused() {
         let hinted = with(promise(&digest(b"x"), 1), hint);
         api.post("/v1/uploads", hinted).await.problem(400, "invalid");
     }
+    // More than anybody has, and less: it is what the bytes are compared with in the end.
+    for size in [0, i64::MAX] {
+        api.post("/v1/uploads", promise(&digest(b"other"), size)).await.created();
+    }
     api.upload(&whole).await;
     api.post("/v1/uploads", promise(&digest(&whole), 999)).await.problem(412, "size-mismatch");
 }
