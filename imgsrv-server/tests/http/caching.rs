@@ -155,3 +155,20 @@ async fn what_has_changed_has_another_etag() {
     let same = [("if-none-match", manifest.header("etag"))];
     assert_eq!(reader.get_with("/v1/images/debian/versions/1.0", &same).await.status, 200, "its image has changed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_insists_on_other_bytes_gets_none() {
+    let server = Server::start();
+    let artifact = server.writer().await.release("debian", "1.0", b"disk").await;
+    let path = format!("/v1/images/debian/versions/1.0/artifacts/{artifact}/download");
+    let reader = server.anonymous();
+    let answer = reader.get(&path).await;
+    let (etag, modified) = (answer.header("etag").to_owned(), answer.header("last-modified").to_owned());
+    for condition in [("if-match", etag.as_str()), ("if-match", "*"), ("if-unmodified-since", &modified)] {
+        assert_eq!(reader.get_with(&path, &[condition]).await.body, b"disk", "{condition:?}");
+    }
+    for condition in [("if-match", "\"x\""), ("if-unmodified-since", "Sun, 06 Nov 1994 08:49:37 GMT")] {
+        let refused = reader.get_with(&path, &[condition, ("range", "bytes=0-1")]).await;
+        refused.problem(412, "precondition-failed");
+    }
+}

@@ -161,6 +161,8 @@ async fn names_and_values_follow_their_rules() {
     for wrong in [
         json!({"variant": "a/b"}),
         json!({"variant": " "}),
+        json!({"variant": true}),
+        json!({"variant": 1}),
         json!({"operating_system": ""}),
         json!({"architecture": "x".repeat(65)}),
         json!({"format": "exe"}),
@@ -172,6 +174,7 @@ async fn names_and_values_follow_their_rules() {
         json!({"primary_media_type": "disk"}),
         json!({"primary_media_type": ""}),
         json!({"requirements": ["a"]}),
+        json!({"requirements": {"secureboot": false}}),
         json!({"version_id": "x"}),
     ] {
         api.post(&path, artifact(b"disk", wrong)).await.problem(400, "invalid");

@@ -191,6 +191,7 @@ async fn a_lost_object_is_told_before_anything_is_sent() {
         assert!(!problem.to_string().contains(&hex[..2]) || !problem.to_string().contains("blobs/sha256"), "{problem}");
         assert_eq!(refused.header("etag"), "", "no cache may take it for the bytes");
         reader.get_with(&path, &[("range", "bytes=9999-")]).await.problem(503, "unavailable");
+        assert_eq!(reader.head(&path).await.status, 503, "a HEAD promises nothing that a GET does not keep");
     }
 }
 
