@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use futures_util::TryStreamExt;
 
 use crate::db::jobs::Claimed;
-use crate::db::{blobs, jobs, parts, uploads};
+use crate::db::{Tx, blobs, jobs, parts, uploads};
 use crate::engine::Change;
 use crate::model::{Digest, JobKind, JobOutcome, Subject, UploadState};
 use crate::runner::{Failure, Performed};
@@ -18,6 +18,9 @@ const BATCH: u64 = 500;
 
 /// How long finished work is remembered.
 const MEMORY: TimeDelta = TimeDelta::days(30);
+
+/// The kinds of jobs that are forgotten; what published a version stays.
+const FORGOTTEN: &[JobKind] = &[JobKind::Ingest, JobKind::CheckBlob, JobKind::ListObjects];
 
 /// How often the store is listed.
 const LISTING: TimeDelta = TimeDelta::hours(24);
@@ -96,19 +99,23 @@ impl Engine {
         }
     }
 
+    /// Forgets what ended long ago, some rows at a time, so that nobody waits long for their locks.
     async fn prune(&self) -> Result<()> {
-        self.detached(|engine| async move {
-            let before = engine.clock().now() - MEMORY;
-            engine
-                .db()
-                .tx("prune", async |tx| {
-                    jobs::prune(tx, &[JobKind::Ingest, JobKind::CheckBlob, JobKind::ListObjects], before).await?;
-                    uploads::prune(tx, before).await
-                })
-                .await?;
-            Ok(())
-        })
-        .await
+        let before = self.clock().now() - MEMORY;
+        loop {
+            let batch = self.detached(|engine| async move {
+                let prune = async |tx: &Tx| {
+                    let jobs = jobs::prune(tx, FORGOTTEN, before, BATCH).await?;
+                    let parts = parts::prune(tx, before, BATCH).await?;
+                    let uploads = uploads::prune(tx, before, BATCH).await?;
+                    Ok(jobs.max(parts).max(uploads))
+                };
+                engine.db().tx("prune", prune).await
+            });
+            if batch.await? < BATCH {
+                return Ok(());
+            }
+        }
     }
 
     /// Lists the store, prefix by prefix, and deletes objects that no row knows and no open session may still name.
@@ -192,7 +199,7 @@ impl Engine {
         let held = self
             .detached(|engine| async move {
                 let now = engine.clock().now();
-                let finish = async |tx: &crate::db::Tx| jobs::finish(tx, &job, JobOutcome::Succeeded, None, now).await;
+                let finish = async |tx: &Tx| jobs::finish(tx, &job, JobOutcome::Succeeded, None, now).await;
                 engine.db().tx("checked", finish).await
             })
             .await?;

@@ -210,15 +210,17 @@ pub(crate) async fn delete_for(tx: &Tx, kind: JobKind, subject: &str) -> Result<
     Ok(())
 }
 
-/// Forgets jobs of these kinds that ended before `before`.
-pub(crate) async fn prune(tx: &Tx, kinds: &[JobKind], before: DateTime<Utc>) -> Result<u64> {
-    let delete = Entity::delete_many()
-        .filter(Column::Kind.is_in(kinds.iter().copied()))
-        .filter(Column::FinishedAt.lt(before))
-        .exec(tx)
-        .await
-        .map_err(db_error)?;
-    Ok(delete.rows_affected)
+/// Forgets jobs of these kinds that ended before `before`, at most `limit`; how many.
+pub(crate) async fn prune(tx: &Tx, kinds: &[JobKind], before: DateTime<Utc>, limit: u64) -> Result<u64> {
+    let some = Query::select()
+        .column(Column::Id)
+        .from(Entity)
+        .and_where(Expr::col(Column::Kind).is_in(kinds.iter().copied()))
+        .and_where(Expr::col(Column::FinishedAt).lt(before))
+        .limit(limit)
+        .to_owned();
+    let delete = Entity::delete_many().filter(Column::Id.in_subquery(some));
+    Ok(delete.exec(tx).await.map_err(db_error)?.rows_affected)
 }
 
 impl TryFrom<Model> for Job {

@@ -1,13 +1,15 @@
 //! The parts of upload sessions, and the attempts at them.
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait,
 };
 
 use super::entity::part_attempt::AttemptState;
-use super::entity::{part, part_attempt};
+use super::entity::{part, part_attempt, upload_of_part};
+use super::uploads::ended;
 use super::{Tx, db_error, from_column, hit};
 use crate::model::{Part, PartNumber, UploadId};
 use crate::{Error, Result};
@@ -159,6 +161,20 @@ pub(crate) async fn forget_attempts(tx: &Tx, keys: &[String]) -> Result<()> {
 pub(crate) async fn forget_empty_attempt(tx: &Tx, key: &str) -> Result<()> {
     part_attempt::Entity::delete_by_id(key).exec(tx).await.map_err(db_error)?;
     Ok(())
+}
+
+/// Forgets parts of sessions that ended before `before`, at most `limit`; how many.
+pub(crate) async fn prune(tx: &Tx, before: DateTime<Utc>, limit: u64) -> Result<u64> {
+    let some = part::Entity::find()
+        .select_only()
+        .columns([part::Column::UploadId, part::Column::Number])
+        .join(JoinType::InnerJoin, upload_of_part())
+        .filter(ended(before))
+        .limit(limit)
+        .into_query();
+    let row = Expr::tuple([part::Column::UploadId.into_expr(), part::Column::Number.into_expr()]);
+    let delete = part::Entity::delete_many().filter(row.in_subquery(some));
+    Ok(delete.exec(tx).await.map_err(db_error)?.rows_affected)
 }
 
 /// Which of these keys have a row.

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use imgsrv_core::model::{BlobState, JobState, Subject, UploadId, UploadState};
 use imgsrv_core::{Condition, Engine, Error, Swept};
 
+use crate::backend::Pair;
 use crate::fixture::{Fixture, PART, bytes, condition, listed};
 
 crate::behaviours!(
@@ -20,6 +21,7 @@ crate::behaviours!(
     objects_that_are_not_ours,
     blobs_are_kept,
     finished_work_is_forgotten_after_a_month,
+    much_is_forgotten_a_batch_at_a_time,
     two_nodes_sweep_at_once,
     the_daily_listing_runs_once,
     the_listing_outlives_a_crash_loop,
@@ -218,6 +220,54 @@ async fn blobs_are_kept(f: &Fixture) {
     assert_eq!(f.blob_state(&digest).await, BlobState::Live);
     assert_eq!(f.read(&digest).await.expect("a blob"), loose);
     assert_eq!(f.objects().await.len(), 2);
+}
+
+async fn much_is_forgotten_a_batch_at_a_time(f: &Fixture) {
+    let whole = bytes(24, 10);
+    let upload = f.begin(&whole).await;
+    f.part(upload.id, 1, &whole).await.expect("a part");
+    f.engine.abort_upload(upload.id).await.expect("abort");
+    let id = if f.pair == Pair::PostgresFs { "gen_random_uuid()" } else { "randomblob(16)" };
+    let numbers = "with recursive n (i) as (select 2 union all select i + 1 from n where i < 1201)";
+    let copies = [
+        format!(
+            "insert into uploads {numbers} select {id}, expected_digest, expected_size, media_type_hint, filename_hint, \
+             state, received, attempts, failure_reason, expires_at, created_at, updated_at from uploads, n"
+        ),
+        format!(
+            "insert into parts {numbers} select upload_id, i, attempt, key, size, etag, sha256, chain, chain_after, \
+             stored_at from parts, n"
+        ),
+        format!(
+            "insert into jobs {numbers} select {id}, 'ingest', subject, available_at, null, 1, 0, null, null, \
+             'succeeded', created_at, updated_at, created_at, created_at from jobs, n where kind = 'list-objects'"
+        ),
+    ];
+    for copy in &copies {
+        assert_eq!(f.sql(copy).await.expect("copies"), 1200);
+    }
+    if f.pair == Pair::PostgresFs {
+        f.sql(
+            "create function refuse_many() returns trigger language plpgsql as $$ begin \
+             if (select count(*) from gone) > 500 then raise exception 'too many rows at once'; end if; \
+             return null; end $$",
+        )
+        .await
+        .expect("a function");
+        for table in ["uploads", "parts", "jobs"] {
+            let trigger = format!(
+                "create trigger refuse_many after delete on {table} referencing old table as gone \
+                 for each statement execute function refuse_many()"
+            );
+            f.sql(&trigger).await.expect("a trigger");
+        }
+    }
+    f.clock.advance(TimeDelta::days(30) + TimeDelta::microseconds(1));
+    sweep(&f.engine).await;
+    for table in ["uploads", "parts", "jobs where finished_at is not null"] {
+        assert_eq!(f.count(&format!("select count(*) from {table}")).await, 0, "{table}");
+    }
+    f.engine.run_until_idle().await.expect("the daily listing");
 }
 
 async fn finished_work_is_forgotten_after_a_month(f: &Fixture) {

@@ -89,6 +89,7 @@ create table if not exists uploads (
   updated_at timestamptz not null
 );
 create index if not exists uploads_expiry on uploads (state, expires_at);
+create index if not exists uploads_ended on uploads (state, updated_at);
 create index if not exists uploads_newest on uploads (created_at, id);
 create index if not exists uploads_digest on uploads (expected_digest, created_at, id);
 
@@ -161,6 +162,7 @@ create table if not exists jobs (
 );
 create index if not exists jobs_due on jobs (available_at, id) where finished_at is null;
 create unique index if not exists jobs_open on jobs (kind, subject) where finished_at is null;
+create index if not exists jobs_ended on jobs (kind, finished_at) where finished_at is not null;
 create index if not exists jobs_subject on jobs (kind, subject, created_at);
 
 create table if not exists publish_steps (

@@ -33,6 +33,10 @@ macro_rules! never_counted {
 
 never_counted!(AliasId, ArtifactId, AttachmentId, Digest, EventId, ImageId, JobId, StepId, UploadId, VersionId);
 
+pub(crate) fn upload_of_part() -> RelationDef {
+    part::Entity::belongs_to(upload::Entity).from(part::Column::UploadId).to(upload::Column::Id).into()
+}
+
 pub(crate) fn version_of_artifact() -> RelationDef {
     artifact::Entity::belongs_to(version::Entity).from(artifact::Column::VersionId).to(version::Column::Id).into()
 }
