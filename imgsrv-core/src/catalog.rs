@@ -31,7 +31,7 @@ impl Engine {
                 .db()
                 .tx("create_image", async |tx| {
                     catalog::insert_image(tx, image.clone()).await?;
-                    engine.record(tx, Change::new(Subject::Image, image.id, "created").to(&image.name)).await?;
+                    engine.record(tx, Change::new(Subject::Image, image.id, "created").named(&image.name)).await?;
                     Ok(image)
                 })
                 .await
@@ -72,7 +72,7 @@ impl Engine {
                         return Err(Error::precondition(Condition::NotEmpty, reason));
                     }
                     catalog::delete_image(tx, image.id).await?;
-                    engine.record(tx, Change::new(Subject::Image, image.id, "deleted").from(&image.name)).await
+                    engine.record(tx, Change::new(Subject::Image, image.id, "deleted").named(&image.name)).await
                 })
                 .await
         })
@@ -101,7 +101,8 @@ impl Engine {
                         updated_at: now,
                     };
                     catalog::insert_version(tx, version.clone(), &name).await?;
-                    engine.record(tx, Change::new(Subject::Version, version.id, "created").to(version.state)).await?;
+                    let change = Change::new(Subject::Version, version.id, "created").to(version.state);
+                    engine.record(tx, change.named_in(&name, &version.version)).await?;
                     Ok(version)
                 })
                 .await
@@ -155,7 +156,8 @@ impl Engine {
                 jobs::delete_for(tx, JobKind::Publish, &id.to_string()).await?;
                 artifacts::delete_all(tx, id).await?;
                 catalog::delete_version(tx, id).await?;
-                engine.record(tx, Change::new(Subject::Version, id, "deleted").from(VersionState::Draft)).await
+                let change = Change::new(Subject::Version, id, "deleted").from(VersionState::Draft);
+                engine.record(tx, change.named_in(&image, &version)).await
             };
             engine.edit(&image, &version, "delete_draft", edit).await
         })
@@ -219,7 +221,8 @@ impl Engine {
                 };
                 artifacts::insert(tx, artifact.clone()).await?;
                 let digest = &artifact.blob.digest;
-                engine.record(tx, Change::new(Subject::Artifact, artifact.id, "added").to(digest)).await?;
+                let change = Change::new(Subject::Artifact, artifact.id, "added").to(digest);
+                engine.record(tx, change.named_in(&image, &version)).await?;
                 Ok(artifact)
             };
             engine.edit(&image, &version, "add_artifact", edit).await
@@ -235,10 +238,10 @@ impl Engine {
         let (image, version) = (image.clone(), version.clone());
         self.detached(|engine| async move {
             let edit = async |tx: &Tx, version_id: VersionId| {
-                if !artifacts::delete(tx, version_id, artifact).await? {
-                    return Err(Error::NotFound(Resource::Artifact(artifact)));
-                }
-                engine.record(tx, Change::new(Subject::Artifact, artifact, "removed")).await
+                let Artifact { blob, .. } = artifacts::get(tx, version_id, artifact).await?;
+                artifacts::delete(tx, version_id, artifact).await?;
+                let change = Change::new(Subject::Artifact, artifact, "removed").from(blob.digest);
+                engine.record(tx, change.named_in(&image, &version)).await
             };
             engine.edit(&image, &version, "remove_artifact", edit).await
         })
@@ -288,7 +291,8 @@ impl Engine {
                 };
                 artifacts::insert_attachment(tx, attachment.clone()).await?;
                 let digest = &attachment.blob.digest;
-                engine.record(tx, Change::new(Subject::Attachment, attachment.id, "added").to(digest)).await?;
+                let change = Change::new(Subject::Attachment, attachment.id, "added").to(digest);
+                engine.record(tx, change.named_in(&image, &version)).await?;
                 Ok(attachment)
             };
             engine.edit(&image, &version, "add_attachment", edit).await
@@ -311,17 +315,17 @@ impl Engine {
         self.detached(|engine| async move {
             let edit = async |tx: &Tx, version_id: VersionId| {
                 let artifact = artifacts::get(tx, version_id, artifact).await?;
-                if !artifacts::delete_attachment(tx, artifact.id, attachment).await? {
-                    return Err(Error::NotFound(Resource::Attachment(attachment)));
-                }
-                engine.record(tx, Change::new(Subject::Attachment, attachment, "removed")).await
+                let Attachment { blob, .. } = artifacts::attachment(tx, artifact.id, attachment).await?;
+                artifacts::delete_attachment(tx, artifact.id, attachment).await?;
+                let change = Change::new(Subject::Attachment, attachment, "removed").from(blob.digest);
+                engine.record(tx, change.named_in(&image, &version)).await
             };
             engine.edit(&image, &version, "remove_attachment", edit).await
         })
         .await
     }
 
-    /// Points an alias at a published version, and makes it if it is new.
+    /// Points an alias at a published version, and makes it if it is new. One that points there already stays as it is.
     ///
     /// # Errors
     /// [`Error::NotFound`] for the image or the version; [`Condition::WrongState`] unless it is published.
@@ -342,6 +346,9 @@ impl Engine {
             return Err(Error::precondition(Condition::WrongState, reason));
         }
         let old = catalog::alias(tx, owner.id, &name).await?;
+        if let Some(same) = old.clone().filter(|old| old.version_id == target.id) {
+            return Ok(same);
+        }
         let alias = Alias {
             id: old.as_ref().map_or_else(|| self.clock().new_id().into(), |old| old.id),
             image_id: owner.id,
@@ -357,16 +364,16 @@ impl Engine {
             Some(old) => Change::new(Subject::Alias, alias.id, "moved").from(&old.version),
             None => Change::new(Subject::Alias, alias.id, "created"),
         };
-        self.record(tx, change.to(&alias.version)).await?;
+        self.record(tx, change.to(&alias.version).named_in(image, &alias.alias)).await?;
         Ok(alias)
     }
 
     /// The alias.
     ///
     /// # Errors
-    /// [`Error::NotFound`], for the image too.
-    pub async fn get_alias(&self, image: &ImageName, alias: &AliasName) -> Result<Alias> {
-        let owner = self.get_image(image, Scope::Published).await?;
+    /// [`Error::NotFound`], for the image too, as [`Engine::get_image`] has it.
+    pub async fn get_alias(&self, image: &ImageName, alias: &AliasName, scope: Scope) -> Result<Alias> {
+        let owner = self.get_image(image, scope).await?;
         let found = catalog::alias(self.db().reader(), owner.id, alias).await?;
         found.ok_or_else(|| Error::NotFound(Resource::Alias(image.clone(), alias.clone())))
     }
@@ -374,9 +381,9 @@ impl Engine {
     /// Aliases of an image, by name.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an image without a published version; [`Error::Invalid`] for a cursor of another list.
-    pub async fn list_aliases(&self, image: &ImageName, page: Page) -> Result<Paged<Alias>> {
-        let owner = self.get_image(image, Scope::Published).await?;
+    /// [`Error::NotFound`] for the image as [`Engine::get_image`] has it; [`Error::Invalid`] for a cursor of another list.
+    pub async fn list_aliases(&self, image: &ImageName, scope: Scope, page: Page) -> Result<Paged<Alias>> {
+        let owner = self.get_image(image, scope).await?;
         catalog::list_aliases(self.db().reader(), owner.id, &page).await
     }
 
@@ -397,7 +404,8 @@ impl Engine {
                     };
                     catalog::delete_alias(tx, owner.id, &name).await?;
                     catalog::next_generation(tx).await?;
-                    engine.record(tx, Change::new(Subject::Alias, alias.id, "deleted").from(&alias.version)).await
+                    let change = Change::new(Subject::Alias, alias.id, "deleted").from(&alias.version);
+                    engine.record(tx, change.named_in(&image, &name)).await
                 })
                 .await
         })
@@ -418,7 +426,7 @@ impl Engine {
             Err(err) => return Err(err),
         }
         let Ok(alias) = AliasName::try_from(reference.as_ref()) else { return Err(not_found()) };
-        match self.get_alias(image, &alias).await {
+        match self.get_alias(image, &alias, Scope::Published).await {
             Ok(alias) => Ok(catalog::version_by_id(self.db().reader(), alias.version_id).await?.1),
             Err(Error::NotFound(_)) => Err(not_found()),
             Err(err) => Err(err),

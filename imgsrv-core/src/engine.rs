@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::db::{Db, Tx};
 use crate::hashing::HashPool;
 use crate::memory::Budget;
-use crate::model::{Actor, Event, Subject};
+use crate::model::{Actor, Event, ImageName, Subject};
 use crate::publish::{self, PublishStep};
 use crate::store::{Key, Store};
 use crate::{Clock, Error, Result};
@@ -321,6 +321,7 @@ impl Engine {
             actor: self.actor.clone(),
             subject: change.subject,
             subject_id: change.id,
+            subject_name: change.name,
             what: change.what.to_owned(),
             from: change.from,
             to: change.to,
@@ -349,6 +350,7 @@ impl std::fmt::Debug for Engine {
 pub struct Change {
     subject: Subject,
     id: String,
+    name: Option<String>,
     what: &'static str,
     from: Option<String>,
     to: Option<String>,
@@ -358,7 +360,19 @@ impl Change {
     /// `what` happened, a verb in the past.
     #[must_use]
     pub fn new(subject: Subject, id: impl Display, what: &'static str) -> Self {
-        Self { subject, id: id.to_string(), what, from: None, to: None }
+        Self { subject, id: id.to_string(), name: None, what, from: None, to: None }
+    }
+
+    /// What the thing is called.
+    #[must_use]
+    pub fn named(self, name: impl Display) -> Self {
+        Self { name: Some(name.to_string()), ..self }
+    }
+
+    /// What the thing is called in its image.
+    #[must_use]
+    pub fn named_in(self, image: &ImageName, name: impl Display) -> Self {
+        Self { name: Some(format!("{image}/{name}")), ..self }
     }
 
     /// The state or value before.

@@ -108,19 +108,16 @@ impl Engine {
         }
         let (image, version) = catalog::version_by_id(tx, id).await?;
         let artifacts = artifacts::entries(tx, id).await?;
-        self.check_publishable(tx, &Manifest { image, version, artifacts }).await?;
+        let manifest = Manifest { image, version, artifacts };
+        self.check_publishable(tx, &manifest).await?;
         let job: JobId = self.clock().new_id().into();
         jobs::enqueue(tx, job, JobKind::Publish, &id.to_string(), now, now).await?;
         for (place, name) in sequence(self.steps()) {
             steps::insert(tx, self.clock().new_id().into(), job, name, place, now).await?;
         }
-        self.record(
-            tx,
-            Change::new(Subject::Version, id, "publish requested")
-                .from(VersionState::Draft)
-                .to(VersionState::Publishing),
-        )
-        .await?;
+        let change = Change::new(Subject::Version, id, "publish requested")
+            .named_in(&manifest.image.name, &manifest.version.version);
+        self.record(tx, change.from(VersionState::Draft).to(VersionState::Publishing)).await?;
         publish_job(tx, jobs::get(tx, job).await?).await.map(Some)
     }
 
@@ -192,9 +189,10 @@ impl Engine {
                     if !reopened || version.state != VersionState::Publishing {
                         return Err(wrong_state(&job, "only a failed job can be retried"));
                     }
+                    steps::requeue_failed(tx, id, now).await?;
                     let change = Change::new(Subject::Job, id, "retried");
                     engine.record(tx, change.from(JobState::Failed).to(JobState::Queued)).await?;
-                    Ok(job)
+                    publish_job(tx, jobs::get(tx, id).await?).await
                 })
                 .await?;
             engine.wake();
@@ -226,14 +224,8 @@ impl Engine {
                         return Err(catalog::explain(tx, version, VersionEvent::Abandoned).await?);
                     }
                     steps::skip_rest(tx, id, now).await?;
-                    engine
-                        .record(
-                            tx,
-                            Change::new(Subject::Version, version, "abandoned")
-                                .from(VersionState::Publishing)
-                                .to(VersionState::Draft),
-                        )
-                        .await?;
+                    let change = Change::new(Subject::Version, version, "abandoned").named_in(&job.image, &job.version);
+                    engine.record(tx, change.from(VersionState::Publishing).to(VersionState::Draft)).await?;
                     let change = Change::new(Subject::Job, id, "abandoned");
                     engine.record(tx, change.from(before.state()).to(JobOutcome::Abandoned)).await?;
                     publish_job(tx, jobs::get(tx, id).await?).await

@@ -12,11 +12,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::db::jobs::{self, Claimed};
+use crate::db::jobs::{self, Claimed, Crash};
 use crate::model::{JobKind, without_nul};
 use crate::{Engine, Error, Result};
 
-/// A job whose lease ran out so often without an end kills its workers.
+/// A job that so many workers in a row did not come back from, or met a bug in, will not be better by itself.
 const CRASH_LOOP: u32 = 5;
 
 /// How often each node sweeps.
@@ -35,13 +35,18 @@ pub(crate) enum Performed {
 pub(crate) enum Failure {
     /// Something that may be better later.
     Retry(String),
+    /// A bug, which is tried a few times more.
+    Bug(String),
     /// It will not be better by itself.
     Reject(String),
 }
 
 impl From<Error> for Failure {
     fn from(err: Error) -> Self {
-        Self::Retry(err.chain())
+        match err {
+            Error::Unavailable { .. } | Error::StorageFull => Self::Retry(err.chain()),
+            err => Self::Bug(err.chain()),
+        }
     }
 }
 
@@ -95,8 +100,11 @@ impl Engine {
         let mut ticks = interval_at(Instant::now() + Duration::from_millis(fastrand::u64(0..10_000)), SWEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(err) = self.sweep_rows().await {
-                tracing::warn!(error = err.chain(), "the sweep is tried again in a minute");
+            let sweep = AssertUnwindSafe(self.sweep_rows()).catch_unwind();
+            match stop.run_until_cancelled(sweep).await {
+                None | Some(Ok(Ok(_))) => {}
+                Some(Ok(Err(err))) => tracing::warn!(error = err.chain(), "the sweep is tried again in a minute"),
+                Some(Err(_)) => tracing::error!("the sweep panicked and is tried again in a minute"),
             }
         }
     }
@@ -126,14 +134,15 @@ impl Engine {
     #[tracing::instrument(name = "job", skip_all, fields(id = %job.id, kind = %job.kind, subject = job.subject, attempt = job.attempts))]
     async fn work_on(&self, job: Claimed, cancel: CancellationToken) {
         let renewing = AbortOnDropHandle::new(tokio::spawn(self.clone().keep_lease(job.clone(), cancel.clone())));
-        let performed = if job.expired_leases >= CRASH_LOOP {
-            Some(Err(Failure::Reject(format!("crash-loop: {CRASH_LOOP} workers did not come back from it"))))
+        let performed = if job.crashes >= CRASH_LOOP {
+            let reason = format!("crash-loop: {CRASH_LOOP} workers in a row did not come back from it, or met a bug");
+            Some(Err(Failure::Reject(reason)))
         } else {
             let perform = AssertUnwindSafe(self.perform(&job, &cancel)).catch_unwind();
             cancel
                 .run_until_cancelled(perform)
                 .await
-                .map(|performed| performed.unwrap_or_else(|_| Err(Failure::Retry("the job panicked".to_owned()))))
+                .map(|performed| performed.unwrap_or_else(|_| Err(Failure::Bug("the job panicked".to_owned()))))
         };
         drop(renewing);
         let ended = match performed {
@@ -154,9 +163,15 @@ impl Engine {
                 let reason = without_nul(&reason);
                 let delay = self.retry_delay(job.attempts);
                 tracing::warn!(reason, delay_ms = delay.num_milliseconds(), "will be tried again");
-                self.give_back(&job, delay, Some(reason)).await
+                self.give_back(&job, delay, Some(reason), Crash::No).await
             }
-            None => self.give_back(&job, TimeDelta::zero(), None).await,
+            Some(Err(Failure::Bug(reason))) => {
+                let reason = without_nul(&reason);
+                let delay = self.retry_delay(job.attempts);
+                tracing::error!(reason, delay_ms = delay.num_milliseconds(), "a bug; will be tried again");
+                self.give_back(&job, delay, Some(reason), Crash::Yes).await
+            }
+            None => self.give_back(&job, TimeDelta::zero(), None, Crash::No).await,
         };
         if let Err(err) = ended {
             tracing::warn!(error = err.chain(), "the job is left to whoever claims it when its lease ends");
@@ -200,19 +215,19 @@ impl Engine {
             JobKind::Publish => self.fail_publish(job, reason).await,
             JobKind::CheckBlob | JobKind::ListObjects => {
                 // Nobody could retry it, and another one comes only when this one is done.
-                self.give_back(job, TimeDelta::hours(24), Some(reason.to_owned())).await
+                self.give_back(job, TimeDelta::hours(24), Some(reason.to_owned()), Crash::No).await
             }
         }
     }
 
-    async fn give_back(&self, job: &Claimed, delay: TimeDelta, error: Option<String>) -> Result<()> {
+    async fn give_back(&self, job: &Claimed, delay: TimeDelta, error: Option<String>, crash: Crash) -> Result<()> {
         let job = job.clone();
         self.detached(|engine| async move {
             let now = engine.clock().now();
             engine
                 .db()
                 .tx("give_back", async |tx| {
-                    jobs::release(tx, &job, now, now + delay, error.as_deref()).await?;
+                    jobs::release(tx, &job, now, now + delay, error.as_deref(), crash).await?;
                     Ok(())
                 })
                 .await

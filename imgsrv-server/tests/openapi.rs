@@ -12,8 +12,6 @@ const ANONYMOUS: &[&str] = &[
     "get_upload",
     "download_artifact",
     "download_attachment",
-    "list_aliases",
-    "get_alias",
     "resolve",
     "check_health",
     "check_readiness",

@@ -20,7 +20,7 @@ pub(crate) struct Claimed {
     pub subject: String,
     pub lease: Lease,
     pub attempts: u32,
-    pub expired_leases: u32,
+    pub crashes: u32,
 }
 
 /// Queues a job unless one of its kind is already open for the subject; whether it did.
@@ -39,7 +39,7 @@ pub(crate) async fn enqueue(
         available_at: Set(available_at),
         lease: Set(None),
         attempts: Set(0),
-        expired_leases: Set(0),
+        crashes: Set(0),
         last_error: Set(None),
         traceparent: Set(None),
         outcome: Set(None),
@@ -73,7 +73,7 @@ pub(crate) async fn claim(tx: &Tx, lease: Lease, now: DateTime<Utc>, until: Date
         .col_expr(Column::Lease, Expr::value(lease))
         .col_expr(Column::AvailableAt, Expr::value(until))
         .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
-        .col_expr(Column::ExpiredLeases, Expr::col(Column::ExpiredLeases).add(expired))
+        .col_expr(Column::Crashes, Expr::col(Column::Crashes).add(expired))
         .col_expr(
             Column::StartedAt,
             sea_orm::sea_query::Func::coalesce([Expr::col(Column::StartedAt), Expr::value(now)]).into(),
@@ -90,7 +90,7 @@ pub(crate) async fn claim(tx: &Tx, lease: Lease, now: DateTime<Utc>, until: Date
                 subject: row.subject,
                 lease,
                 attempts: from_column("jobs", row.attempts.into())?,
-                expired_leases: from_column("jobs", row.expired_leases.into())?,
+                crashes: from_column("jobs", row.crashes.into())?,
             })
         })
         .transpose()
@@ -113,18 +113,29 @@ pub(crate) async fn renew(tx: &Tx, job: &Claimed, now: DateTime<Utc>, until: Dat
     hit(tx, held(job, now).col_expr(Column::AvailableAt, Expr::value(until))).await
 }
 
-/// Gives the lease back; the job may be claimed again from `available_at` on. Whoever comes back from a job ends its row
-/// of expired leases.
+/// Whether a try at a job counts towards its end as a crash loop, or ends the row of those that do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    Yes,
+    No,
+}
+
+/// Gives the lease back; the job may be claimed again from `available_at` on.
 pub(crate) async fn release(
     tx: &Tx,
     job: &Claimed,
     now: DateTime<Utc>,
     available_at: DateTime<Utc>,
     error: Option<&str>,
+    crash: Crash,
 ) -> Result<bool> {
+    let crashes = match crash {
+        Crash::Yes => Expr::col(Column::Crashes).add(1),
+        Crash::No => Expr::value(0),
+    };
     let mut update = held(job, now)
         .col_expr(Column::Lease, Expr::value(Option::<Lease>::None))
-        .col_expr(Column::ExpiredLeases, Expr::value(0))
+        .col_expr(Column::Crashes, crashes)
         .col_expr(Column::AvailableAt, Expr::value(available_at));
     if let Some(error) = error {
         update = update.col_expr(Column::LastError, Expr::value(error));
@@ -156,7 +167,7 @@ pub(crate) async fn reopen(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<boo
         .col_expr(Column::LastError, Expr::value(Option::<String>::None))
         .col_expr(Column::AvailableAt, Expr::value(now))
         .col_expr(Column::Attempts, Expr::value(0))
-        .col_expr(Column::ExpiredLeases, Expr::value(0))
+        .col_expr(Column::Crashes, Expr::value(0))
         .col_expr(Column::UpdatedAt, Expr::value(now))
         .filter(Column::Id.eq(id))
         .filter(Column::Outcome.eq(JobOutcome::Failed));

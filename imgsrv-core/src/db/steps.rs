@@ -87,6 +87,21 @@ pub(crate) async fn fail(tx: &Tx, id: StepId, message: &str, now: DateTime<Utc>)
     Ok(())
 }
 
+/// The step at which a failed job stopped waits for its turn again.
+pub(crate) async fn requeue_failed(tx: &Tx, job: JobId, now: DateTime<Utc>) -> Result<()> {
+    Entity::update_many()
+        .col_expr(Column::State, Expr::value(StepState::Queued))
+        .col_expr(Column::FailureMessage, Expr::value(Option::<String>::None))
+        .col_expr(Column::FinishedAt, Expr::value(Option::<DateTime<Utc>>::None))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::JobId.eq(job))
+        .filter(Column::State.eq(StepState::Failed))
+        .exec(tx)
+        .await
+        .map_err(db_error)?;
+    Ok(())
+}
+
 /// The steps of an abandoned job that will never run.
 pub(crate) async fn skip_rest(tx: &Tx, job: JobId, now: DateTime<Utc>) -> Result<()> {
     Entity::update_many()

@@ -57,6 +57,9 @@ pub struct Event {
     pub subject: Subject,
     /// Which one.
     pub subject_id: String,
+    /// What it was called then, where ids alone would tell nothing once it is deleted: `debian`, `debian/13.1` (a version,
+    /// and what is in it), `debian/latest` (an alias).
+    pub subject_name: Option<String>,
     /// What happened to it, a verb in the past: `created`, `published`, `moved`.
     pub what: String,
     /// The state or value before.

@@ -111,8 +111,7 @@ impl Engine {
 
     /// The last step: the version becomes visible, for ever.
     async fn finalize_publish(&self, job: &Claimed, step: &Step, manifest: &Manifest) -> Result<Performed, Failure> {
-        let (claimed, step, version) = (job.clone(), step.id, manifest.version.id);
-        let artifacts = manifest.artifacts.clone();
+        let (claimed, step, manifest) = (job.clone(), step.id, manifest.clone());
         let finished = self
             .detached(|engine| async move {
                 let now = engine.clock().now();
@@ -123,24 +122,20 @@ impl Engine {
                             return Ok(Performed::LeaseLost);
                         }
                         steps::succeed(tx, step, None, now).await?;
+                        let version = manifest.version.id;
                         if !catalog::transition(tx, version, VersionEvent::Published, now).await? {
                             return Err(catalog::explain(tx, version, VersionEvent::Published).await?);
                         }
-                        let errors = engine.check_cited(tx, &artifacts).await?;
+                        let errors = engine.check_cited(tx, &manifest.artifacts).await?;
                         if !errors.is_empty() {
                             let reason = "bytes that the version cites were lost meanwhile".to_owned();
                             let condition = Condition::NotPublishable;
                             return Err(Error::Precondition { condition, reason, errors });
                         }
                         catalog::next_generation(tx).await?;
-                        engine
-                            .record(
-                                tx,
-                                Change::new(Subject::Version, version, "published")
-                                    .from(VersionState::Publishing)
-                                    .to(VersionState::Published),
-                            )
-                            .await?;
+                        let change = Change::new(Subject::Version, version, "published")
+                            .named_in(&manifest.image.name, &manifest.version.version);
+                        engine.record(tx, change.from(VersionState::Publishing).to(VersionState::Published)).await?;
                         Ok(Performed::Finished)
                     })
                     .await

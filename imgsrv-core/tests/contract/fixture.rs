@@ -243,7 +243,8 @@ impl Fixture {
         let events = self.engine.events(subject, &id.to_string(), 100).await.expect("events");
         let told = |event: &Event| {
             let (from, to) = (event.from.as_deref().unwrap_or("-"), event.to.as_deref().unwrap_or("-"));
-            format!("{}: {} [{from} → {to}]", event.actor, event.what)
+            let name = event.subject_name.iter().map(|name| format!(" {name}")).collect::<String>();
+            format!("{}: {}{name} [{from} → {to}]", event.actor, event.what)
         };
         events.iter().rev().map(told).collect()
     }

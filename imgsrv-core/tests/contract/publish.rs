@@ -31,6 +31,7 @@ crate::behaviours!(
     errors_are_tried_again_later,
     delays_begin_anew_after_a_retry,
     a_panic_is_tried_again_later,
+    panics_without_end_are_a_crash_loop,
     what_cannot_be_retried,
     abandoning_a_queued_job,
     abandoning_a_running_job,
@@ -503,6 +504,24 @@ async fn a_panic_is_tried_again_later(f: &Fixture) {
     runs(&node, 1).await;
     assert_eq!(step(&job(f, id).await, "scan").attempts, 2);
     assert_eq!(f.version_state(&draft).await, VersionState::Published);
+}
+
+async fn panics_without_end_are_a_crash_loop(f: &Fixture) {
+    let draft = draft(f).await;
+    let node = f.node(calls("scan", |_| panic!("this panic belongs to the test"))).await;
+    let id = publish(&node, &draft).await.job.id;
+    for _ in 0..5 {
+        runs(&node, 1).await;
+        assert_eq!(job(f, id).await.job.state(), JobState::Queued);
+        f.clock.advance(TimeDelta::minutes(1));
+    }
+    runs(&node, 1).await;
+    let failed = job(f, id).await;
+    assert_eq!(failed.job.state(), JobState::Failed);
+    assert!(failed.job.last_error.is_some_and(|reason| reason.starts_with("crash-loop")));
+    assert_eq!(step(&job(f, id).await, "scan").attempts, 5);
+    assert_eq!(f.version_state(&draft).await, VersionState::Publishing);
+    f.engine.abandon_job(id).await.expect("it can be given up");
 }
 
 async fn what_cannot_be_retried(f: &Fixture) {

@@ -358,7 +358,7 @@ async fn the_listing_outlives_a_crash_loop(f: &Fixture) {
     let key = f.engine.blob_objects(&digest).await.expect("objects").remove(0).key;
     let strange = key.replace(".00001.1", ".00001.7");
     f.store.write(&strange, "no row").await.expect("an object");
-    f.sql("update jobs set expired_leases = 5 where kind = 'list-objects'").await.expect("a job");
+    f.sql("update jobs set crashes = 5 where kind = 'list-objects'").await.expect("a job");
     for _ in 0..4 {
         f.clock.advance(TimeDelta::hours(24));
         f.engine.run_until_idle().await.expect("jobs");

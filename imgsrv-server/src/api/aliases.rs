@@ -9,7 +9,7 @@ use poem_openapi::payload::Json;
 use super::respond::NoContent;
 use super::{Tag, page};
 use crate::caching::Cached;
-use crate::extract::CanWriteContent;
+use crate::extract::{CanWriteContent, Reader};
 use crate::number::Limit;
 use crate::problem::Problem;
 use crate::text::Text;
@@ -24,6 +24,7 @@ impl AliasesApi {
     async fn list_aliases(
         &self,
         engine: Data<&Engine>,
+        reader: Reader,
         image: Path<Text<ImageName>>,
         /// At most so many, 1 to 1000.
         limit: Query<Option<Limit>>,
@@ -31,8 +32,8 @@ impl AliasesApi {
         cursor: Query<Option<Text<Cursor>>>,
         request: &Request,
     ) -> Result<Cached<Aliases>, Problem> {
-        let aliases = engine.list_aliases(&image.0.0, page(&limit, cursor)?).await?;
-        Ok(Cached::for_everybody(request, &aliases.into()))
+        let aliases = engine.list_aliases(&image.0.0, reader.scope(), page(&limit, cursor)?).await?;
+        Ok(Cached::for_reader(request, &reader, &aliases.into()))
     }
 
     /// Show an alias
@@ -40,12 +41,13 @@ impl AliasesApi {
     async fn get_alias(
         &self,
         engine: Data<&Engine>,
+        reader: Reader,
         image: Path<Text<ImageName>>,
         alias: Path<Text<AliasName>>,
         request: &Request,
     ) -> Result<Cached<Alias>, Problem> {
-        let alias = engine.get_alias(&image.0.0, &alias.0.0).await?;
-        Ok(Cached::for_everybody(request, &alias.into()))
+        let alias = engine.get_alias(&image.0.0, &alias.0.0, reader.scope()).await?;
+        Ok(Cached::for_reader(request, &reader, &alias.into()))
     }
 
     /// Create or move an alias

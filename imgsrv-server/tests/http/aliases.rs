@@ -52,6 +52,8 @@ async fn an_alias_points_at_what_is_published() {
     writer.release("debian", "1.0", b"one").await;
     writer.draft("debian", "2.0", b"two").await;
     writer.post("/v1/images", json!({"name": "empty"})).await.created();
+    assert_eq!(writer.get("/v1/images/empty/aliases").await.ok(), json!({"aliases": []}));
+    server.anonymous().get("/v1/images/empty/aliases").await.problem(404, "not-found");
     let alias = |name: &str| format!("/v1/images/debian/aliases/{name}");
     writer.put(&alias("stable"), json!({"version": "2.0"})).await.problem(412, "wrong-state");
     writer.put(&alias("stable"), json!({"version": "9.0"})).await.problem(404, "not-found");

@@ -79,7 +79,9 @@ async fn what_failed_for_lost_bytes_goes_on_when_they_are_there_again() {
 
     // Retrying does not help as long as the bytes are lost.
     let retry = format!("{}/retry", path_of(&failed));
-    assert_eq!(api.act(&retry).await.accepted()["id"], failed["id"]);
+    let retried = api.act(&retry).await.accepted();
+    assert_eq!(retried["id"], failed["id"]);
+    assert!(retried.get("failed_step").is_none() && retried.get("failure_message").is_none(), "{retried}");
     assert_eq!(api.wait_for_job(&id(&failed)).await["state"], "failed");
     assert_eq!(api.begin(&whole).await["state"], "created", "the bytes are asked for again");
     api.upload(&whole).await;

@@ -149,7 +149,7 @@ create table if not exists jobs (
   available_at timestamptz not null,
   lease uuid,
   attempts integer not null,
-  expired_leases integer not null,
+  crashes integer not null,
   last_error text,
   traceparent text,
   outcome text check (outcome in ('succeeded', 'failed', 'abandoned')),
@@ -188,6 +188,7 @@ create table if not exists events (
   actor text not null,
   subject text not null,
   subject_id text not null,
+  subject_name text,
   what text not null,
   from_value text,
   to_value text

@@ -13,6 +13,7 @@ pub struct Model {
     pub actor: Actor,
     pub subject: Subject,
     pub subject_id: String,
+    pub subject_name: Option<String>,
     pub what: String,
     pub from_value: Option<String>,
     pub to_value: Option<String>,

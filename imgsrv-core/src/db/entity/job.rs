@@ -14,7 +14,7 @@ pub struct Model {
     pub available_at: DateTimeUtc,
     pub lease: Option<Lease>,
     pub attempts: i32,
-    pub expired_leases: i32,
+    pub crashes: i32,
     pub last_error: Option<String>,
     pub traceparent: Option<String>,
     pub outcome: Option<JobOutcome>,
