@@ -8,9 +8,9 @@ use futures_util::{StreamExt, stream};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::db::entity::blob_segment;
-use crate::db::{Tx, blobs, from_column, parts};
+use crate::db::{Tx, blobs, from_column};
 use crate::engine::Change;
-use crate::model::{Blob, BlobState, Digest, Scope, Subject, UploadId};
+use crate::model::{Blob, BlobState, Digest, Scope, Subject};
 use crate::stream::{BlobStream, Next, Piece, Reading};
 use crate::{Engine, Error, Resource, Result};
 
@@ -208,48 +208,6 @@ impl Engine {
                 .await
         })
         .await
-    }
-
-    /// Deletes the objects that a session has lost. What fails is left to the sweep.
-    pub(crate) async fn delete_lost_of(&self, upload: UploadId) {
-        let now = self.clock().now();
-        loop {
-            match parts::deletable(self.db().reader(), Some(upload), now, 500).await {
-                Ok(keys) if keys.is_empty() => return,
-                Ok(keys) => {
-                    if self.delete_objects(&keys).await == 0 {
-                        return;
-                    }
-                }
-                Err(err) => {
-                    tracing::warn!(error = err.chain(), %upload, "lost objects are left to the sweep");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Deletes objects that are recorded as lost, then their rows; how many. What fails is left to the sweep.
-    pub(crate) async fn delete_objects(&self, keys: &[String]) -> usize {
-        let mut deleted = Vec::with_capacity(keys.len());
-        for key in keys {
-            match self.store().delete(key).await {
-                Ok(()) => deleted.push(key.clone()),
-                Err(err) => tracing::warn!(error = err.chain(), key, "an object could not be deleted yet"),
-            }
-        }
-        let count = deleted.len();
-        let (engine, forget) = (self.clone(), deleted);
-        let forgotten = crate::detached(async move {
-            engine.db().tx("forget_attempts", async |tx| parts::forget_attempts(tx, &forget).await).await
-        });
-        match forgotten.await {
-            Ok(()) => count,
-            Err(err) => {
-                tracing::warn!(error = err.chain(), "the rows of deleted objects are left to the sweep");
-                0
-            }
-        }
     }
 }
 

@@ -231,7 +231,7 @@ impl Engine {
             })
             .await?;
         if let Some(key) = replaced {
-            self.delete_objects(&[key]).await;
+            self.delete_objects(vec![key]).await;
         }
         Ok(stored)
     }
@@ -262,7 +262,7 @@ impl Engine {
         match still_named {
             Ok(true) => {}
             Ok(false) => {
-                self.delete_objects(&[key.to_owned()]).await;
+                self.delete_objects(vec![key.to_owned()]).await;
             }
             Err(err) => tracing::warn!(error = err.chain(), key, "an attempt is left to the sweep"),
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use opendal::{Buffer, ErrorKind, Metadata, Operator};
 use tokio::sync::{Semaphore, oneshot};
@@ -55,6 +55,9 @@ pub(crate) fn upload_of(key: &str) -> Option<UploadId> {
     let name = key.strip_prefix(BLOBS)?.rsplit('/').next()?;
     name.split('.').next()?.parse().ok().map(UploadId)
 }
+
+/// How many objects are deleted at once.
+const DELETES_AT_ONCE: usize = 16;
 
 /// The most bytes that are handed to the store at once: with what is received meanwhile a transfer holds twice as much.
 pub(crate) const BATCH_MAX: usize = 2 << 20;
@@ -130,11 +133,25 @@ impl Store {
         }
     }
 
+    /// Deletes objects, several at once; the keys of those that are gone. What cannot be deleted now is logged.
+    pub(crate) async fn delete_all(&self, keys: Vec<String>) -> Vec<String> {
+        let deletes = stream::iter(keys).map(|key| async move {
+            match self.delete(&key).await {
+                Ok(()) => Some(key),
+                Err(err) => {
+                    tracing::warn!(error = err.chain(), key, "an object could not be deleted yet");
+                    None
+                }
+            }
+        });
+        deletes.buffer_unordered(DELETES_AT_ONCE).filter_map(std::future::ready).collect().await
+    }
+
     /// The keys of the objects under a prefix.
     pub(crate) async fn list(&self, prefix: &str) -> Result<BoxStream<'static, Result<String>>> {
         let lister = match self.operator.lister_with(prefix).recursive(true).await {
             Ok(lister) => lister,
-            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(futures_util::stream::empty().boxed()),
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(stream::empty().boxed()),
             Err(err) => return Err(store_error(err)),
         };
         Ok(lister

@@ -4,20 +4,21 @@
 
 use chrono::TimeDelta;
 use futures_util::TryStreamExt;
+use tracing::Instrument;
 
 use crate::db::jobs::Claimed;
 use crate::db::{Tx, blobs, jobs, parts, uploads};
 use crate::engine::Change;
-use crate::model::{Digest, JobKind, JobOutcome, Subject, UploadState};
+use crate::model::{Digest, JobKind, JobOutcome, Subject, UploadId, UploadState};
 use crate::runner::{Failure, Performed};
 use crate::store::{part_prefixes, upload_of};
 use crate::{Engine, Error, Result};
 
-/// How many rows are taken at once.
-const BATCH: u64 = 500;
-
 /// How long finished work is remembered.
 const MEMORY: TimeDelta = TimeDelta::days(30);
+
+/// How many rows are taken at once.
+const BATCH: u64 = 500;
 
 /// The kinds of jobs that are forgotten; what published a version stays.
 const FORGOTTEN: &[JobKind] = &[JobKind::Ingest, JobKind::CheckBlob, JobKind::ListObjects];
@@ -54,14 +55,7 @@ impl Engine {
     /// The part of the sweep that works from rows.
     pub(crate) async fn sweep_rows(&self) -> Result<Swept> {
         let mut swept = Swept { uploads_expired: self.expire_uploads().await?, ..Swept::default() };
-        loop {
-            let keys = parts::deletable(self.db().reader(), None, self.clock().now(), BATCH).await?;
-            let deleted = self.delete_objects(&keys).await;
-            swept.objects_deleted += deleted as u64;
-            if deleted == 0 {
-                break;
-            }
-        }
+        swept.objects_deleted = self.delete_lost(None).await?;
         for digest in blobs::damaged(self.db().reader(), BATCH).await? {
             match self.check_blob(&digest).await {
                 Ok(whole) => swept.blobs_repaired += u64::from(whole),
@@ -99,6 +93,56 @@ impl Engine {
         }
     }
 
+    /// Deletes what a session has lost, while its client has its answer: there may be ten thousand objects.
+    pub(crate) fn delete_lost_soon(&self, upload: UploadId) {
+        let engine = self.clone();
+        tokio::spawn(async move { engine.delete_lost_of(upload).await }.in_current_span());
+    }
+
+    /// Deletes the objects that a session has lost. What fails is left to the sweep.
+    pub(crate) async fn delete_lost_of(&self, upload: UploadId) {
+        if let Err(err) = self.delete_lost(Some(upload)).await {
+            tracing::warn!(error = err.chain(), %upload, "lost objects are left to the sweep");
+        }
+    }
+
+    /// Deletes the objects that one session has lost, or all have; how many. Those that cannot be deleted now are not in
+    /// the way of the others.
+    async fn delete_lost(&self, upload: Option<UploadId>) -> Result<u64> {
+        let now = self.clock().now();
+        let (mut deleted, mut behind) = (0, None);
+        loop {
+            let lost = parts::deletable(self.db().reader(), upload, now, behind, BATCH).await?;
+            if lost.is_empty() {
+                return Ok(deleted);
+            }
+            behind = lost.last().cloned();
+            let count = self.delete_objects(lost.into_iter().map(|(_, key)| key).collect()).await;
+            if count == 0 {
+                // A store that is away ends it here, not after as many tries as there are objects.
+                self.store().reach().await?;
+            }
+            deleted += count;
+        }
+    }
+
+    /// Deletes objects that are recorded as lost, then their rows; how many. What fails is left to the sweep.
+    pub(crate) async fn delete_objects(&self, keys: Vec<String>) -> u64 {
+        let deleted = self.store().delete_all(keys).await;
+        let count = deleted.len() as u64;
+        let engine = self.clone();
+        let forgotten = crate::detached(async move {
+            engine.db().tx("forget_attempts", async |tx| parts::forget_attempts(tx, &deleted).await).await
+        });
+        match forgotten.await {
+            Ok(()) => count,
+            Err(err) => {
+                tracing::warn!(error = err.chain(), "the rows of deleted objects are left to the sweep");
+                0
+            }
+        }
+    }
+
     /// Forgets what ended long ago, some rows at a time, so that nobody waits long for their locks.
     async fn prune(&self) -> Result<()> {
         let before = self.clock().now() - MEMORY;
@@ -125,17 +169,17 @@ impl Engine {
         for prefix in part_prefixes() {
             let mut listed = self.store().list(&prefix).await?.try_chunks(usize::try_from(BATCH).unwrap_or(1));
             while let Some(keys) = listed.try_next().await.map_err(|err| err.1)? {
-                deleted += self.delete_unknown(&keys).await?;
+                deleted += self.delete_unknown(keys).await?;
             }
         }
         Ok(deleted)
     }
 
-    async fn delete_unknown(&self, keys: &[String]) -> Result<u64> {
-        let known = parts::known_keys(self.db().reader(), keys).await?;
-        let mut deleted = 0;
-        for key in keys.iter().filter(|key| !known.contains(key)) {
-            let Some(upload) = upload_of(key) else {
+    async fn delete_unknown(&self, keys: Vec<String>) -> Result<u64> {
+        let known = parts::known_keys(self.db().reader(), &keys).await?;
+        let mut unknown = Vec::new();
+        for key in keys.into_iter().filter(|key| !known.contains(key)) {
+            let Some(upload) = upload_of(&key) else {
                 tracing::warn!(key, "an object that is not ours lies among the blobs");
                 continue;
             };
@@ -144,12 +188,11 @@ impl Engine {
                 Some(state) if !state.is_terminal() => {}
                 _ => {
                     tracing::info!(key, "deleting an object that no row knows");
-                    self.store().delete(key).await?;
-                    deleted += 1;
+                    unknown.push(key);
                 }
             }
         }
-        Ok(deleted)
+        Ok(self.store().delete_all(unknown).await.len() as u64)
     }
 
     /// The listing as a job: one node a day does it.

@@ -124,7 +124,7 @@ impl Engine {
                 .await?;
             match upload.state {
                 UploadState::Completed => engine.wake(),
-                _ => engine.delete_lost_of(id).await,
+                _ => engine.delete_lost_soon(id),
             }
             Ok(upload)
         })
@@ -214,7 +214,7 @@ impl Engine {
         self.record(tx, Change::new(Subject::Upload, id, "failed").from(before.state).to(UploadState::Failed)).await
     }
 
-    /// Gives a session up and frees its bytes. One that was given up before stays so.
+    /// Gives a session up; its bytes are freed a moment later. One that was given up before stays so.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Condition::WrongState`] once it is completed.
@@ -237,7 +237,7 @@ impl Engine {
                     uploads::get(tx, id).await
                 })
                 .await?;
-            engine.delete_lost_of(id).await;
+            engine.delete_lost_soon(id);
             Ok(upload)
         })
         .await

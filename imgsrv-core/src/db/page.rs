@@ -1,7 +1,8 @@
 //! Where in a list that is ordered by time and id a page begins.
 
 use chrono::{DateTime, Datelike, Utc};
-use sea_orm::{ColumnTrait, Condition};
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{ColumnTrait, Value};
 use uuid::Uuid;
 
 use crate::Result;
@@ -22,11 +23,16 @@ pub(crate) fn time_and_id(cursor: &Cursor) -> Result<(DateTime<Utc>, Uuid)> {
 }
 
 /// Rows that come after (`at`, `id`) in a list whose newest is first.
-pub(crate) fn before<C: ColumnTrait>(at_column: C, id_column: C, at: DateTime<Utc>, id: Uuid) -> Condition {
-    Condition::any().add(at_column.lt(at)).add(Condition::all().add(at_column.eq(at)).add(id_column.lt(id)))
+pub(crate) fn before<C: ColumnTrait>(at_column: C, id_column: C, at: DateTime<Utc>, id: impl Into<Value>) -> Expr {
+    row(at_column, id_column).lt(Expr::tuple([Expr::value(at), Expr::value(id)]))
 }
 
 /// Rows that come after (`at`, `id`) in a list whose oldest is first.
-pub(crate) fn after<C: ColumnTrait>(at_column: C, id_column: C, at: DateTime<Utc>, id: Uuid) -> Condition {
-    Condition::any().add(at_column.gt(at)).add(Condition::all().add(at_column.eq(at)).add(id_column.gt(id)))
+pub(crate) fn after<C: ColumnTrait>(at_column: C, id_column: C, at: DateTime<Utc>, id: impl Into<Value>) -> Expr {
+    row(at_column, id_column).gt(Expr::tuple([Expr::value(at), Expr::value(id)]))
+}
+
+/// Both databases compare such a row by an index on these columns; they do not where the two are parted by OR.
+fn row<C: ColumnTrait>(at_column: C, id_column: C) -> Expr {
+    Expr::tuple([at_column.into_expr(), id_column.into_expr()])
 }

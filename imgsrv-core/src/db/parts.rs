@@ -9,6 +9,7 @@ use sea_orm::{
 
 use super::entity::part_attempt::AttemptState;
 use super::entity::{part, part_attempt, upload_of_part};
+use super::page::after;
 use super::uploads::ended;
 use super::{Tx, db_error, from_column, hit};
 use crate::model::{Part, PartNumber, UploadId};
@@ -128,22 +129,36 @@ pub(crate) fn lost(deletable_at: DateTime<Utc>) -> sea_orm::UpdateMany<part_atte
         .col_expr(part_attempt::Column::DeletableAt, Expr::value(deletable_at))
 }
 
-/// Keys of lost attempts that may be deleted now, of one session or of all.
+/// When an object was lost, and its key: the order in which objects are deleted.
+pub(crate) type Lost = (DateTime<Utc>, String);
+
+/// Lost attempts whose objects may be deleted now, of one session or of all: those behind `behind`, at most `limit`.
 pub(crate) async fn deletable(
     db: &impl ConnectionTrait,
     upload: Option<UploadId>,
     now: DateTime<Utc>,
+    behind: Option<Lost>,
     limit: u64,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Lost>> {
+    // The time is set in that state only, and the index is on the times that are set.
     let mut select = part_attempt::Entity::find()
         .select_only()
-        .column(part_attempt::Column::Key)
-        .filter(part_attempt::Column::State.eq(AttemptState::Lost))
+        .columns([part_attempt::Column::DeletableAt, part_attempt::Column::Key])
         .filter(part_attempt::Column::DeletableAt.lte(now));
     if let Some(id) = upload {
         select = select.filter(part_attempt::Column::UploadId.eq(id));
     }
-    select.order_by_asc(part_attempt::Column::DeletableAt).limit(limit).into_tuple().all(db).await.map_err(db_error)
+    if let Some((at, key)) = behind {
+        select = select.filter(after(part_attempt::Column::DeletableAt, part_attempt::Column::Key, at, key));
+    }
+    select
+        .order_by_asc(part_attempt::Column::DeletableAt)
+        .order_by_asc(part_attempt::Column::Key)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await
+        .map_err(db_error)
 }
 
 /// Forgets lost attempts whose objects are gone.

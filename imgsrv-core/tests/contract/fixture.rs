@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{SecondsFormat, TimeDelta};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use imgsrv_core::model::{
     ArtifactId, BlobRef, BlobState, Digest, Event, ImageName, NewArtifact, NewAttachment, NewImage, NewUpload, Part,
@@ -17,8 +18,10 @@ use imgsrv_core::{Builder, Clock, Condition, Engine, Error, PartClaim, Result, S
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::backend::{Held, Pair, Servers};
+use crate::gate::Gate;
 
 pub(crate) struct Fixture {
     pub engine: Engine,
@@ -26,6 +29,8 @@ pub(crate) struct Fixture {
     pub other: Engine,
     pub clock: Clock,
     pub store: Operator,
+    /// What stands before the engines' deletes.
+    pub gate: Gate,
     pub database: DatabaseConnection,
     reader: DatabaseConnection,
     pub pair: Pair,
@@ -41,10 +46,11 @@ impl Fixture {
         let folder = tempfile::tempdir().expect("a folder");
         let [database, reader] = pair.database(servers, &folder).await;
         let (store, held) = pair.store(servers, &folder).await;
+        let gate = Gate::new();
         let clock = manual_clock();
-        let build = || builder(&database, &reader, &store, &clock).build();
+        let build = || builder(&database, &reader, &store, &gate, &clock).build();
         let (engine, other) = (build().await.expect("an engine"), build().await.expect("another engine"));
-        Self { engine, other, clock, store, database, reader, pair, _held: held, _folder: folder }
+        Self { engine, other, clock, store, gate, database, reader, pair, _held: held, _folder: folder }
     }
 
     /// A further node, with a publish step of its own.
@@ -54,13 +60,14 @@ impl Fixture {
 
     /// What makes a further node.
     pub(crate) fn builder(&self) -> Builder {
-        builder(&self.database, &self.reader, &self.store, &self.clock)
+        builder(&self.database, &self.reader, &self.store, &self.gate, &self.clock)
     }
 
     /// Nothing may be left over: no due job, no object without a row, no row without its object.
     pub(crate) async fn finish(self) {
         let due = self.engine.run_until_idle().await.expect("jobs");
         assert_eq!(due.jobs, 0, "jobs were left behind");
+        self.deleted().await;
         let objects = self.objects().await;
         let rows: BTreeSet<String> =
             self.texts("select key from part_attempts where state <> 'writing'").await.into_iter().collect();
@@ -79,6 +86,14 @@ impl Fixture {
         self.engine.run_until_idle().await.expect("the daily listing");
     }
 
+    /// Waits for what is deleted after an answer was given.
+    pub(crate) async fn deleted(&self) {
+        let now = self.clock.now().to_rfc3339_opts(SecondsFormat::AutoSi, false);
+        let left = format!("select count(*) from part_attempts where deletable_at <= '{now}'");
+        let wait = self.wait_until(async || self.count(&left).await == 0);
+        timeout(Duration::from_secs(20), wait).await.expect("lost objects are deleted");
+    }
+
     /// The keys of the store's objects.
     pub(crate) async fn objects(&self) -> BTreeSet<String> {
         let listed = self.store.list_with("blobs/").recursive(true).await.unwrap_or_default();
@@ -88,7 +103,7 @@ impl Fixture {
     /// Waits for something that another task does.
     pub(crate) async fn wait_until(&self, mut done: impl AsyncFnMut() -> bool) {
         while !done().await {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -264,8 +279,14 @@ impl PartInProgress {
     }
 }
 
-fn builder(database: &DatabaseConnection, reader: &DatabaseConnection, store: &Operator, clock: &Clock) -> Builder {
-    Engine::builder(database.clone(), store.clone())
+fn builder(
+    database: &DatabaseConnection,
+    reader: &DatabaseConnection,
+    store: &Operator,
+    gate: &Gate,
+    clock: &Clock,
+) -> Builder {
+    Engine::builder(database.clone(), store.clone().layer(gate.clone()))
         .reader(reader.clone())
         .clock(clock.clone())
         .settings(Settings { min_free: 0, ..Settings::default() })

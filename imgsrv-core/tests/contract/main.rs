@@ -9,6 +9,7 @@ mod blobs;
 mod cancellation;
 mod catalog;
 mod fixture;
+mod gate;
 mod publish;
 mod races;
 mod s3;

@@ -140,6 +140,7 @@ async fn part_and_abort(f: &Fixture) {
     assert_eq!(condition(part), Condition::WrongState);
     let seen = f.events(Subject::Upload, upload.id).await;
     assert_eq!(seen[1..], ["system:engine: aborted [created → aborted]"]);
+    f.deleted().await;
     assert!(f.objects().await.is_empty());
 }
 
@@ -224,6 +225,7 @@ async fn complete_and_abort(f: &Fixture) {
     let (aborted, completed) = race(f, on!(f.engine, abort_upload(upload.id)), complete).await;
     assert_eq!(aborted.expect("abort").state, UploadState::Aborted);
     assert_eq!(condition(completed), Condition::WrongState);
+    f.deleted().await;
     assert_eq!(f.objects().await.len(), 2, "those of the first");
 }
 
@@ -283,6 +285,7 @@ async fn one_blob(f: &Fixture, winner: &Upload, whole: &[u8]) {
     assert_eq!(objects.len(), 1);
     assert!(objects[0].key.contains(&winner.id.to_string()), "the first one's bytes are the blob");
     assert_eq!(f.read(&winner.expected_digest).await.expect("a blob"), whole);
+    f.deleted().await;
     assert_eq!(f.objects().await.len(), 1);
 }
 

@@ -16,6 +16,8 @@ crate::behaviours!(
     an_attempt_in_progress_is_left_alone,
     attempts_of_a_node_that_died,
     lost_objects_are_deleted,
+    objects_that_cannot_be_deleted_hide_no_others,
+    sixteen_objects_are_deleted_at_once,
     an_object_without_a_row_of_a_session_at_its_end,
     an_object_without_a_row_of_an_open_session,
     objects_that_are_not_ours,
@@ -88,6 +90,7 @@ async fn a_part_of_a_session_that_was_aborted_is_refused(f: &Fixture) {
     let part = f.begin_part(upload.id, 2, &whole[PART..]).await;
     f.other.abort_upload(upload.id).await.expect("abort");
     assert_eq!(condition(part.end().await), Condition::WrongState);
+    f.deleted().await;
     assert!(f.objects().await.is_empty(), "its bytes are gone");
     assert_eq!(f.count("select count(*) from part_attempts").await, 0);
 }
@@ -134,7 +137,25 @@ async fn attempts_of_a_node_that_died(f: &Fixture) {
     assert!(f.objects().await.contains(&dead));
     let upload = f.engine.complete_upload(upload.id, vec![listed(&part)]).await.expect("complete");
     assert_eq!(upload.state, UploadState::Ready);
+    f.deleted().await;
     assert_eq!(f.objects().await.into_iter().collect::<Vec<_>>(), [key]);
+}
+
+/// Records further attempts at a part, which were lost and whose objects may be deleted now; their keys.
+async fn lose(f: &Fixture, key: &str, attempts: std::ops::Range<u32>) -> Vec<String> {
+    let mut keys = Vec::new();
+    for attempt in attempts {
+        let lost = key.replace(".00001.1", &format!(".00001.{attempt}"));
+        let row = format!(
+            "insert into part_attempts (key, upload_id, number, attempt, state, deletable_at, created_at) \
+             select '{lost}', upload_id, 1, {attempt}, 'lost', created_at, created_at \
+             from part_attempts where key = '{key}'"
+        );
+        assert_eq!(f.sql(&row).await.expect("an attempt"), 1);
+        f.store.write(&lost, "lost").await.expect("an object");
+        keys.push(lost);
+    }
+    keys
 }
 
 async fn lost_objects_are_deleted(f: &Fixture) {
@@ -142,23 +163,49 @@ async fn lost_objects_are_deleted(f: &Fixture) {
     let upload = f.begin(&whole).await;
     f.part(upload.id, 1, &whole).await.expect("a part");
     let key = f.texts("select key from part_attempts").await.remove(0);
-    let mut lost = Vec::new();
-    for attempt in 2..=9 {
-        let lost_key = key.replace(".00001.1", &format!(".00001.{attempt}"));
-        let row = format!(
-            "insert into part_attempts (key, upload_id, number, attempt, state, deletable_at, created_at) \
-             select '{lost_key}', upload_id, 1, {attempt}, 'lost', created_at, created_at from part_attempts where attempt = 1"
-        );
-        assert_eq!(f.sql(&row).await.expect("an attempt"), 1);
-        if attempt > 2 {
-            f.store.write(&lost_key, "lost").await.expect("an object");
-        }
-        lost.push(lost_key);
-    }
+    let lost = lose(f, &key, 2..10).await;
+    f.store.delete(&lost[0]).await.expect("an object less");
     let swept = sweep(&f.engine).await;
     assert_eq!(swept.objects_deleted, 8, "one that is already gone counts: its row goes");
     assert_eq!(f.objects().await.into_iter().collect::<Vec<_>>(), [key.clone()]);
     assert_eq!(f.texts("select key from part_attempts").await, [key]);
+    f.engine.abort_upload(upload.id).await.expect("abort");
+}
+
+async fn objects_that_cannot_be_deleted_hide_no_others(f: &Fixture) {
+    let whole = bytes(22, 10);
+    let upload = f.begin(&whole).await;
+    f.part(upload.id, 1, &whole).await.expect("a part");
+    let key = f.texts("select key from part_attempts").await.remove(0);
+    // In the order of the keys all that stay come before all that go.
+    lose(f, &key, 100_000..100_510).await;
+    lose(f, &key, 200_000..200_010).await;
+    f.gate.refuse(Some(".00001.100"));
+    for deleted in [10, 0] {
+        assert_eq!(sweep(&f.engine).await.objects_deleted, deleted);
+        assert_eq!(f.objects().await.len(), 511);
+    }
+    f.gate.refuse(None);
+    assert_eq!(sweep(&f.other).await.objects_deleted, 510);
+    f.engine.abort_upload(upload.id).await.expect("abort");
+}
+
+async fn sixteen_objects_are_deleted_at_once(f: &Fixture) {
+    let whole = bytes(23, 10);
+    let upload = f.begin(&whole).await;
+    f.part(upload.id, 1, &whole).await.expect("a part");
+    let key = f.texts("select key from part_attempts").await.remove(0);
+    lose(f, &key, 2..22).await;
+    f.gate.shut();
+    let sweeping = tokio::spawn({
+        let engine = f.engine.clone();
+        async move { engine.sweep().await }
+    });
+    f.wait_until(async || f.gate.waiting() == 16).await;
+    assert_eq!(f.objects().await.len(), 21);
+    assert_eq!(f.gate.waiting(), 16, "no more than that");
+    f.gate.open();
+    assert_eq!(sweeping.await.expect("no panic").expect("a sweep").objects_deleted, 20);
     f.engine.abort_upload(upload.id).await.expect("abort");
 }
 
@@ -186,6 +233,7 @@ async fn an_object_without_a_row_of_an_open_session(f: &Fixture) {
     f.store.write(&strange, "whose is it?").await.expect("an object");
     assert_eq!(sweep(&f.engine).await.objects_deleted, 0);
     f.engine.abort_upload(upload.id).await.expect("abort");
+    f.deleted().await;
     assert_eq!(f.objects().await.into_iter().collect::<Vec<_>>(), [strange]);
     assert_eq!(sweep(&f.other).await.objects_deleted, 1);
 }

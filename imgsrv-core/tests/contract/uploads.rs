@@ -1,5 +1,7 @@
 //! Uploads.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt, stream};
 use imgsrv_core::model::{Digest, UploadFilter, UploadState};
 use imgsrv_core::{Condition, Error, PartClaim};
@@ -25,6 +27,7 @@ crate::behaviours!(
     side_by_side,
     expired,
     aborted,
+    answers_do_not_wait_for_deletes,
     listing_finds_the_newest,
 );
 
@@ -161,6 +164,7 @@ async fn a_wrong_digest_fails_and_can_be_sent_again(f: &Fixture) {
     assert_eq!(failed.state, UploadState::Failed);
     let reason = failed.failure_reason.expect("a reason");
     assert!(reason.contains(Digest::of(&whole).as_ref()) && reason.contains("expected"), "{reason}");
+    f.deleted().await;
     assert!(f.objects().await.is_empty());
     assert_eq!(condition(f.engine.complete_upload(upload.id, vec![listed(&part)]).await), Condition::WrongState);
     assert_eq!(condition(f.part(upload.id, 1, &whole).await), Condition::WrongState);
@@ -246,6 +250,7 @@ async fn side_by_side(f: &Fixture) {
         let upload = f.engine.complete_upload(id, vec![listed(&part)]).await.expect("complete");
         assert_eq!(upload.state, UploadState::Ready);
     }
+    f.deleted().await;
     assert_eq!(f.objects().await.len(), 1, "one of the two is enough");
     assert_eq!(f.read(&one.expected_digest).await.expect("a blob"), whole);
 }
@@ -273,12 +278,39 @@ async fn aborted(f: &Fixture) {
     for _ in 0..2 {
         assert_eq!(f.engine.abort_upload(upload.id).await.expect("abort").state, UploadState::Aborted);
     }
+    f.deleted().await;
     assert!(f.objects().await.is_empty());
     assert_eq!(condition(f.part(upload.id, 2, &whole[500..]).await), Condition::WrongState);
     let ready = f.begin(&whole).await;
     let part = f.part(ready.id, 1, &whole).await.expect("a part");
     f.engine.complete_upload(ready.id, vec![listed(&part)]).await.expect("complete");
     assert_eq!(condition(f.engine.abort_upload(ready.id).await), Condition::WrongState);
+}
+
+async fn answers_do_not_wait_for_deletes(f: &Fixture) {
+    let whole = bytes(22, 1000);
+    let begin = async |sent: &[u8]| {
+        let upload = f.begin(&whole).await;
+        (upload.id, listed(&f.part(upload.id, 1, sent).await.expect("a part")))
+    };
+    let (aborted, failed) = (begin(&whole[..500]).await, begin(&bytes(23, 1000)).await);
+    let (first, second) = (begin(&whole).await, begin(&whole).await);
+    f.gate.shut();
+    let answers = async {
+        assert_eq!(f.engine.abort_upload(aborted.0).await.expect("abort").state, UploadState::Aborted);
+        for ((id, part), state) in
+            [(failed, UploadState::Failed), (first, UploadState::Ready), (second, UploadState::Ready)]
+        {
+            assert_eq!(f.engine.complete_upload(id, vec![part]).await.expect("complete").state, state);
+        }
+        f.wait_until(async || f.gate.waiting() == 3).await;
+    };
+    tokio::time::timeout(Duration::from_secs(20), answers).await.expect("answers");
+    assert_eq!(f.objects().await.len(), 4, "nothing is deleted yet");
+    f.gate.open();
+    f.deleted().await;
+    assert_eq!(f.objects().await.len(), 1);
+    assert_eq!(f.read(&Digest::of(&whole)).await.expect("a blob"), whole);
 }
 
 async fn listing_finds_the_newest(f: &Fixture) {

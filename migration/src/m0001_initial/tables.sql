@@ -105,7 +105,7 @@ create table if not exists part_attempts (
   unique (upload_id, number, attempt),
   check ((state = 'lost') = (deletable_at is not null))
 );
-create index if not exists part_attempts_lost on part_attempts (deletable_at) where state = 'lost';
+create index if not exists part_attempts_lost on part_attempts (deletable_at, key) where deletable_at is not null;
 
 create table if not exists parts (
   upload_id uuid not null references uploads (id) on delete cascade,

@@ -1,0 +1,140 @@
+//! A gate before the deletes of a store: shut, they wait; and some keys it never lets through.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use imgsrv_core::opendal::raw::oio::{self, Delete};
+use imgsrv_core::opendal::raw::{
+    Layer, OpCopy, OpCreateDir, OpDelete, OpList, OpPresign, OpRead, OpRename, OpStat, OpWrite, RpCreateDir, RpPresign,
+    RpRename, RpStat, Service, ServiceInfo, Servicer,
+};
+use imgsrv_core::opendal::{Capability, Error, ErrorKind, OperationContext, Result};
+use tokio::sync::watch;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    shut: watch::Sender<bool>,
+    waiting: AtomicUsize,
+    refused: Mutex<Option<String>>,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        let shut = watch::Sender::new(false);
+        Self(Arc::new(State { shut, waiting: AtomicUsize::new(0), refused: Mutex::default() }))
+    }
+
+    /// Lets deletes wait until the gate is opened.
+    pub(crate) fn shut(&self) {
+        self.0.shut.send_replace(true);
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.shut.send_replace(false);
+    }
+
+    /// How many deletes wait at the gate.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Refuses to delete keys that contain this.
+    pub(crate) fn refuse(&self, part: Option<&str>) {
+        *self.0.refused.lock().expect("no panic") = part.map(str::to_owned);
+    }
+
+    async fn pass(&self, key: &str) -> Result<()> {
+        self.0.waiting.fetch_add(1, Ordering::SeqCst);
+        self.0.shut.subscribe().wait_for(|shut| !shut).await.expect("the gate stands");
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        match &*self.0.refused.lock().expect("no panic") {
+            Some(part) if key.contains(part) => Err(Error::new(ErrorKind::PermissionDenied, "refused by the gate")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Layer for Gate {
+    fn apply_service(&self, inner: Servicer) -> Servicer {
+        Arc::new(Guarded { inner, gate: self.clone() })
+    }
+}
+
+#[derive(Debug)]
+struct Guarded {
+    inner: Servicer,
+    gate: Gate,
+}
+
+struct Deleter {
+    inner: oio::Deleter,
+    gate: Gate,
+}
+
+impl Delete for Deleter {
+    async fn delete(&mut self, path: &str, args: OpDelete) -> Result<()> {
+        self.gate.pass(path).await?;
+        self.inner.delete(path, args).await
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+/// Everything but `delete` is handed on.
+impl Service for Guarded {
+    type Reader = oio::Reader;
+    type Writer = oio::Writer;
+    type Lister = oio::Lister;
+    type Deleter = Deleter;
+    type Copier = oio::Copier;
+    type Composer = oio::Composer;
+
+    fn delete(&self, cx: &OperationContext) -> Result<Deleter> {
+        Ok(Deleter { inner: self.inner.delete(cx)?, gate: self.gate.clone() })
+    }
+
+    fn info(&self) -> ServiceInfo {
+        self.inner.info()
+    }
+
+    fn capability(&self) -> Capability {
+        self.inner.capability()
+    }
+
+    async fn create_dir(&self, cx: &OperationContext, path: &str, args: OpCreateDir) -> Result<RpCreateDir> {
+        self.inner.create_dir(cx, path, args).await
+    }
+
+    async fn stat(&self, cx: &OperationContext, path: &str, args: OpStat) -> Result<RpStat> {
+        self.inner.stat(cx, path, args).await
+    }
+
+    fn read(&self, cx: &OperationContext, path: &str, args: OpRead) -> Result<oio::Reader> {
+        self.inner.read(cx, path, args)
+    }
+
+    fn write(&self, cx: &OperationContext, path: &str, args: OpWrite) -> Result<oio::Writer> {
+        self.inner.write(cx, path, args)
+    }
+
+    fn list(&self, cx: &OperationContext, path: &str, args: OpList) -> Result<oio::Lister> {
+        self.inner.list(cx, path, args)
+    }
+
+    fn copy(&self, cx: &OperationContext, from: &str, to: &str, args: OpCopy) -> Result<oio::Copier> {
+        self.inner.copy(cx, from, to, args)
+    }
+
+    async fn rename(&self, cx: &OperationContext, from: &str, to: &str, args: OpRename) -> Result<RpRename> {
+        self.inner.rename(cx, from, to, args).await
+    }
+
+    async fn presign(&self, cx: &OperationContext, path: &str, args: OpPresign) -> Result<RpPresign> {
+        self.inner.presign(cx, path, args).await
+    }
+}
