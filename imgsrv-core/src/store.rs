@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use opendal::{Buffer, ErrorKind, Metadata, Operator};
@@ -37,13 +38,16 @@ impl fmt::Display for Key<'_> {
                 let hex = digest.hex();
                 write!(f, "{BLOBS}{}/{hex}/{upload}.{:05}.{attempt}", &hex[..2], number.get())
             }
-            Self::Probe(id) => write!(f, "probe/{id}"),
+            Self::Probe(id) => write!(f, "{PROBES}{id}"),
             Self::Name => f.write_str("imgsrv-store"),
         }
     }
 }
 
 const BLOBS: &str = "blobs/sha256/";
+
+/// The prefix under which every probe lies.
+pub(crate) const PROBES: &str = "probe/";
 
 /// The prefixes under which every part lies.
 pub(crate) fn part_prefixes() -> impl Iterator<Item = String> {
@@ -54,6 +58,12 @@ pub(crate) fn part_prefixes() -> impl Iterator<Item = String> {
 pub(crate) fn upload_of(key: &str) -> Option<UploadId> {
     let name = key.strip_prefix(BLOBS)?.rsplit('/').next()?;
     name.split('.').next()?.parse().ok().map(UploadId)
+}
+
+/// When a probe began, as its id tells; `None` for what is not one of our keys.
+pub(crate) fn probe_time(key: &str) -> Option<DateTime<Utc>> {
+    let (seconds, nanos) = Uuid::try_parse(key.strip_prefix(PROBES)?).ok()?.get_timestamp()?.to_unix();
+    DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
 }
 
 /// How many objects are deleted at once.
@@ -189,7 +199,7 @@ impl Store {
         if read.to_bytes() != b"imgsrv"[..] {
             return Err(wrong("what was written reads differently"));
         }
-        let listed = self.list("probe/").await?.try_any(|listed| std::future::ready(listed == key)).await?;
+        let listed = self.list(PROBES).await?.try_any(|listed| std::future::ready(listed == key)).await?;
         if !listed {
             return Err(wrong("what was written is not listed"));
         }

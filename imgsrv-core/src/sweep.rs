@@ -3,7 +3,8 @@
 //! Safe to run on every node at once. Blobs are never collected here.
 
 use chrono::TimeDelta;
-use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use tracing::Instrument;
 
 use crate::db::jobs::Claimed;
@@ -11,7 +12,7 @@ use crate::db::{Tx, blobs, jobs, parts, uploads};
 use crate::engine::Change;
 use crate::model::{Digest, JobKind, JobOutcome, Subject, UploadId, UploadState};
 use crate::runner::{Failure, Performed};
-use crate::store::{part_prefixes, upload_of};
+use crate::store::{PROBES, part_prefixes, probe_time, upload_of};
 use crate::{Engine, Error, Result};
 
 /// How long finished work is remembered.
@@ -25,6 +26,9 @@ const FORGOTTEN: &[JobKind] = &[JobKind::Ingest, JobKind::CheckBlob, JobKind::Li
 
 /// How often the store is listed.
 const LISTING: TimeDelta = TimeDelta::hours(24);
+
+/// A probe takes seconds; one that is older is left of a start that was cut short.
+const PROBE_MAX: TimeDelta = TimeDelta::hours(24);
 
 /// What the subject of the one listing job is called.
 const STORE: &str = "store";
@@ -162,17 +166,29 @@ impl Engine {
         }
     }
 
-    /// Lists the store, prefix by prefix, and deletes objects that no row knows and no open session may still name.
+    /// Lists the store, prefix by prefix, and deletes objects that no row knows and no open session may still name, and
+    /// what starts that were cut short have left.
     async fn delete_rowless(&self) -> Result<u64> {
         self.check_store().await?;
         let mut deleted = 0;
         for prefix in part_prefixes() {
-            let mut listed = self.store().list(&prefix).await?.try_chunks(usize::try_from(BATCH).unwrap_or(1));
-            while let Some(keys) = listed.try_next().await.map_err(|err| err.1)? {
+            let mut listed = self.list_batches(&prefix).await?;
+            while let Some(keys) = listed.try_next().await? {
                 deleted += self.delete_unknown(keys).await?;
             }
         }
+        let long_ago = self.clock().now() - PROBE_MAX;
+        let mut listed = self.list_batches(PROBES).await?;
+        while let Some(mut keys) = listed.try_next().await? {
+            keys.retain(|key| probe_time(key).is_some_and(|at| at < long_ago));
+            deleted += self.store().delete_all(keys).await.len() as u64;
+        }
         Ok(deleted)
+    }
+
+    async fn list_batches(&self, prefix: &str) -> Result<BoxStream<'static, Result<Vec<String>>>> {
+        let size = usize::try_from(BATCH).unwrap_or(1);
+        Ok(self.store().list(prefix).await?.try_chunks(size).map_err(|err| err.1).boxed())
     }
 
     async fn delete_unknown(&self, keys: Vec<String>) -> Result<u64> {

@@ -1,5 +1,7 @@
 //! Tidying: what is given up, what is deleted, and what must stay.
 
+use std::collections::BTreeSet;
+
 use chrono::TimeDelta;
 use imgsrv_core::model::{BlobState, JobState, Subject, UploadId, UploadState};
 use imgsrv_core::{Condition, Engine, Error, Swept};
@@ -22,6 +24,7 @@ crate::behaviours!(
     an_object_without_a_row_of_an_open_session,
     objects_that_are_not_ours,
     blobs_are_kept,
+    probes_of_starts_that_were_cut_short,
     finished_work_is_forgotten_after_a_month,
     much_is_forgotten_a_batch_at_a_time,
     two_nodes_sweep_at_once,
@@ -268,6 +271,31 @@ async fn blobs_are_kept(f: &Fixture) {
     assert_eq!(f.blob_state(&digest).await, BlobState::Live);
     assert_eq!(f.read(&digest).await.expect("a blob"), loose);
     assert_eq!(f.objects().await.len(), 2);
+}
+
+/// A key of a probe that began then.
+fn probe(at: chrono::DateTime<chrono::Utc>) -> String {
+    let at = uuid::Timestamp::from_unix(uuid::NoContext, at.timestamp().try_into().expect("after 1970"), 0);
+    format!("probe/{}", uuid::Uuid::new_v7(at))
+}
+
+async fn probes_of_starts_that_were_cut_short(f: &Fixture) {
+    let now = f.clock.now();
+    let old = probe(now - TimeDelta::hours(24) - TimeDelta::seconds(1));
+    let young = probe(now - TimeDelta::hours(24) + TimeDelta::seconds(1));
+    let strange = ["probe/README".to_owned(), format!("probe/{}", f.clock.new_secret_id())];
+    for key in [&old, &young].into_iter().chain(&strange) {
+        f.store.write(key, "imgsrv").await.expect("an object");
+    }
+    let left = async || {
+        let listed = f.store.list("probe/").await.expect("a list");
+        listed.iter().map(|entry| entry.path().to_owned()).filter(|path| !path.ends_with('/')).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(sweep(&f.engine).await.objects_deleted, 1);
+    assert!(!left().await.contains(&old));
+    f.clock.advance(TimeDelta::hours(24));
+    f.engine.run_until_idle().await.expect("the daily listing");
+    assert_eq!(left().await, strange.into(), "what is not ours stays");
 }
 
 async fn much_is_forgotten_a_batch_at_a_time(f: &Fixture) {
