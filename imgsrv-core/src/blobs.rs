@@ -126,12 +126,11 @@ impl Engine {
     /// Asks the store for these objects of a blob; whether all are there in full size. A blob that lacks one is marked
     /// as damaged.
     pub(crate) async fn check_objects(&self, digest: &Digest, segments: &[blob_segment::Model]) -> Result<bool> {
-        let missing = self.missing_objects(segments).await?;
-        // One is enough to mark the blob, and to find out that it was healed meanwhile.
-        if let Some(key) = missing.first() {
+        let missing = self.missing_object(segments).await?;
+        if let Some(key) = &missing {
             self.mark_damaged(digest, key).await?;
         }
-        Ok(missing.is_empty())
+        Ok(missing.is_none())
     }
 
     /// Asks the store for every object of a blob.
@@ -140,7 +139,7 @@ impl Engine {
         let segments = blobs::segments(self.db().reader(), digest, 0, from_column("blobs", blob.size)?).await?;
         let now = self.clock().now();
         if blob.state == BlobState::Damaged {
-            let whole = self.missing_objects(&segments).await?.is_empty();
+            let whole = self.missing_object(&segments).await?.is_none();
             let (engine, digest) = (self.clone(), digest.clone());
             crate::detached(async move {
                 let tx = async |tx: &Tx| {
@@ -164,12 +163,15 @@ impl Engine {
         Ok(whole)
     }
 
-    async fn missing_objects(&self, segments: &[blob_segment::Model]) -> Result<Vec<String>> {
+    /// One object that is missing or has another size. One is enough to mark the blob, and to find out that it was healed
+    /// meanwhile; the others are not asked for then.
+    async fn missing_object(&self, segments: &[blob_segment::Model]) -> Result<Option<String>> {
         let mut asked = JoinSet::new();
-        let mut missing = Vec::new();
         for segment in segments {
-            if asked.len() == STATS_AT_ONCE {
-                missing.extend(answer(asked.join_next().await)?);
+            if asked.len() == STATS_AT_ONCE
+                && let Some(key) = answer(asked.join_next().await)?
+            {
+                return Ok(Some(key));
             }
             let (store, key, size) = (Arc::clone(self.store()), segment.key.clone(), segment.size);
             asked.spawn(async move {
@@ -178,9 +180,11 @@ impl Engine {
             });
         }
         while !asked.is_empty() {
-            missing.extend(answer(asked.join_next().await)?);
+            if let Some(key) = answer(asked.join_next().await)? {
+                return Ok(Some(key));
+            }
         }
-        Ok(missing)
+        Ok(None)
     }
 
     async fn note_missing(&self, digest: Digest, key: String) {

@@ -96,7 +96,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Reads through another handle than it writes through.
+    /// Reads through another handle than it writes through, which must see every commit at once: no replica.
     ///
     /// SQLite has one writer: give [`Engine::builder`] a handle with one connection, and this a handle with several
     /// that only read.

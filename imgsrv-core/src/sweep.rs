@@ -124,7 +124,7 @@ impl Engine {
             let count = self.delete_objects(lost.into_iter().map(|(_, key)| key).collect()).await;
             if count == 0 {
                 // A store that is away ends it here, not after as many tries as there are objects.
-                self.store().reach().await?;
+                self.check_store().await?;
             }
             deleted += count;
         }

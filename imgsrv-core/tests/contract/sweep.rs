@@ -6,7 +6,6 @@ use chrono::TimeDelta;
 use imgsrv_core::model::{BlobState, JobState, Subject, UploadId, UploadState};
 use imgsrv_core::{Condition, Engine, Error, Swept};
 
-use crate::backend::Pair;
 use crate::fixture::{Fixture, PART, bytes, condition, listed};
 
 crate::behaviours!(
@@ -303,7 +302,7 @@ async fn much_is_forgotten_a_batch_at_a_time(f: &Fixture) {
     let upload = f.begin(&whole).await;
     f.part(upload.id, 1, &whole).await.expect("a part");
     f.engine.abort_upload(upload.id).await.expect("abort");
-    let id = if f.pair == Pair::PostgresFs { "gen_random_uuid()" } else { "randomblob(16)" };
+    let id = if f.pair.is_postgres() { "gen_random_uuid()" } else { "randomblob(16)" };
     let numbers = "with recursive n (i) as (select 2 union all select i + 1 from n where i < 1201)";
     let copies = [
         format!(
@@ -322,7 +321,7 @@ async fn much_is_forgotten_a_batch_at_a_time(f: &Fixture) {
     for copy in &copies {
         assert_eq!(f.sql(copy).await.expect("copies"), 1200);
     }
-    if f.pair == Pair::PostgresFs {
+    if f.pair.is_postgres() {
         f.sql(
             "create function refuse_many() returns trigger language plpgsql as $$ begin \
              if (select count(*) from gone) > 500 then raise exception 'too many rows at once'; end if; \
