@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,13 @@ const SILENCE: Duration = Duration::from_mins(2);
 
 /// How often the room on the disk is looked at: bytes.
 const CHECK_ROOM: u64 = 64 << 20;
+
+/// Frames of at least this size stay as they came; smaller ones are copied together, because a client that sends single
+/// bytes would else have us hold more about them than of them.
+const LARGE: usize = 8 << 10;
+
+/// How much room for small frames is made at once.
+const BLOCK: usize = 8 * LARGE;
 
 /// What is needed to receive one body.
 pub(crate) struct Receiver<'a> {
@@ -102,20 +109,20 @@ impl<B: Stream<Item = io::Result<Bytes>> + Send> Source<'_, B> {
         let Some(first) = self.next().await? else { return Ok(Batch { bytes: Vec::new(), _grant: None }) };
         let grant = budget.up_to(target).await;
         let mut room = grant.bytes();
-        let mut bytes = Vec::new();
+        let mut frames = Frames::default();
         let mut next = Some(first);
         while let Some(mut frame) = next {
             if frame.len() > room {
                 self.spare = Some(frame.split_off(room));
             }
             room -= frame.len();
-            bytes.push(frame);
+            frames.push(frame);
             if room == 0 {
                 break;
             }
             next = self.next().await?;
         }
-        Ok(Batch { bytes, _grant: Some(grant) })
+        Ok(Batch { bytes: frames.end(), _grant: Some(grant) })
     }
 
     /// The next bytes; refuses the first that are too many.
@@ -146,6 +153,40 @@ impl<B: Stream<Item = io::Result<Bytes>> + Send> Source<'_, B> {
     }
 }
 
+/// The frames of a batch; small ones stand together.
+#[derive(Default)]
+struct Frames {
+    whole: Vec<Bytes>,
+    small: BytesMut,
+}
+
+impl Frames {
+    fn push(&mut self, frame: Bytes) {
+        if frame.len() >= LARGE {
+            self.cut();
+            self.whole.push(frame);
+            return;
+        }
+        if self.small.capacity() - self.small.len() < frame.len() {
+            self.cut();
+            self.small = BytesMut::with_capacity(BLOCK);
+        }
+        self.small.extend_from_slice(&frame);
+    }
+
+    /// Ends a run of small frames; the rest of its block is for the next run.
+    fn cut(&mut self) {
+        if !self.small.is_empty() {
+            self.whole.push(self.small.split().freeze());
+        }
+    }
+
+    fn end(mut self) -> Vec<Bytes> {
+        self.cut();
+        self.whole
+    }
+}
+
 /// The body ended before its end.
 pub(crate) fn interrupted(why: impl std::fmt::Display) -> Error {
     Error::Invalid { what: "body", reason: format!("ended early: {why}") }
@@ -157,4 +198,48 @@ pub(crate) fn too_many() -> Error {
         Condition::SizeMismatch,
         "with this part the upload would have more bytes than expected_size_bytes: abort it and begin another",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(sizes: impl IntoIterator<Item = usize>) -> Vec<Bytes> {
+        let mut random = fastrand::Rng::with_seed(1);
+        sizes.into_iter().map(|size| std::iter::repeat_with(|| random.u8(..)).take(size).collect()).collect()
+    }
+
+    #[test]
+    fn many_small_frames_are_few_pieces() {
+        let batches = [
+            frames(vec![1; 300_000]),
+            frames(vec![LARGE - 1; 100]),
+            frames([1, LARGE].repeat(100)),
+            frames([LARGE - 1, LARGE].repeat(100)),
+            frames([LARGE, 1, 1, LARGE - 1]),
+            Vec::new(),
+        ];
+        for sent in batches {
+            let whole = sent.concat();
+            let mut together = Frames::default();
+            for frame in sent {
+                together.push(frame);
+            }
+            let pieces = together.end();
+            assert!(pieces.len() <= whole.len() / 4096 + 2, "{} pieces for {} bytes", pieces.len(), whole.len());
+            assert!(pieces.concat() == whole);
+        }
+    }
+
+    #[test]
+    fn large_frames_are_not_copied() {
+        let sent = frames([LARGE, 1, 100_000, LARGE - 1]);
+        let mut together = Frames::default();
+        for frame in &sent {
+            together.push(frame.clone());
+        }
+        let pieces = together.end();
+        let stays = |at: usize| pieces[at].as_ptr() == sent[at].as_ptr();
+        assert_eq!([stays(0), stays(1), stays(2), stays(3)], [true, false, true, false]);
+    }
 }

@@ -15,6 +15,7 @@ crate::behaviours!(
     an_empty_blob,
     a_repeated_part_replaces_the_first,
     parts_by_two_nodes,
+    frames_of_every_size,
     a_broken_body_changes_nothing,
     a_dropped_request_changes_nothing,
     too_many_bytes_are_refused,
@@ -107,6 +108,23 @@ async fn parts_by_two_nodes(f: &Fixture) {
     let second = f.other.put_part(upload.id, number(2), claim, body(&whole[PART..])).await.expect("a part");
     let upload = f.other.complete_upload(upload.id, vec![listed(&first), listed(&second)]).await.expect("complete");
     assert_eq!(upload.state, UploadState::Ready, "the hash chain goes on on another node");
+}
+
+async fn frames_of_every_size(f: &Fixture) {
+    let whole = bytes(24, 3_000_000);
+    let upload = f.begin(&whole).await;
+    let mut random = fastrand::Rng::with_seed(24);
+    let (mut frames, mut rest) = (Vec::new(), &whole[..]);
+    while !rest.is_empty() {
+        let size = [random.usize(0..4), random.usize(..20_000), random.usize(..500_000)][random.usize(..3)];
+        let (frame, behind) = rest.split_at(size.min(rest.len()));
+        frames.push(Ok(bytes::Bytes::copy_from_slice(frame)));
+        rest = behind;
+    }
+    let part = f.engine.put_part(upload.id, number(1), PartClaim::default(), stream::iter(frames)).await;
+    let upload = f.engine.complete_upload(upload.id, vec![listed(&part.expect("a part"))]).await.expect("complete");
+    assert_eq!(upload.state, UploadState::Ready);
+    assert!(f.read(&upload.expected_digest).await.expect("a blob") == whole);
 }
 
 async fn a_broken_body_changes_nothing(f: &Fixture) {
