@@ -15,7 +15,7 @@ use crate::db::{from_column, parts, to_column, uploads};
 use crate::engine::Change;
 use crate::hashing::PartHashes;
 use crate::model::{Digest, HashChain, Part, PartNumber, Subject, UploadEvent, UploadId, UploadState};
-use crate::receive::{Receiver, interrupted, too_many};
+use crate::receive::{Receiver, interrupted, too_large, too_many};
 use crate::store::Key;
 use crate::{Condition, Engine, Error, Result};
 
@@ -51,9 +51,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Condition::WrongState`] or [`Condition::Expired`] when the session takes no parts;
-    /// [`Condition::SizeMismatch`] at the first byte by which the parts exceed the expected size, or when the body has
-    /// another size than claimed; [`Condition::DigestMismatch`] when it has another SHA-256 than claimed;
-    /// [`Error::Invalid`] when it claims more than [`PART_SIZE_MAX`] or ends before its end; [`Error::StorageFull`].
+    /// [`Condition::SizeMismatch`] at the first byte by which the parts exceed the expected size;
+    /// [`Condition::DigestMismatch`] when it has another SHA-256 than claimed; [`Error::Invalid`] when it has or claims
+    /// more than [`PART_SIZE_MAX`], has another size than claimed, or ends before its end; [`Error::StorageFull`].
     pub async fn put_part(
         &self,
         id: UploadId,
@@ -62,7 +62,7 @@ impl Engine {
         body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<Part> {
         if claim.size.is_some_and(|size| size > PART_SIZE_MAX) {
-            return Err(Error::Invalid { what: "part", reason: format!("has at most {PART_SIZE_MAX} bytes") });
+            return Err(too_large(PART_SIZE_MAX));
         }
         let gone = CancellationToken::new();
         let _guard = gone.clone().drop_guard();
@@ -114,7 +114,7 @@ impl Engine {
                     None => (Some(HashChain::default()), None),
                     Some(part) => (part.chain.as_deref().and_then(HashChain::load), Some(part.attempt)),
                 };
-                Ok(Attempt { upload: id, number, ordinal, key, room: room.min(PART_SIZE_MAX), chain, chain_after })
+                Ok(Attempt { upload: id, number, ordinal, key, room, chain, chain_after })
             })
             .await
     }
@@ -132,6 +132,7 @@ impl Engine {
             hashing: self.hashing(),
             gone,
             room: attempt.room,
+            part_max: PART_SIZE_MAX,
             min_free: self.settings().min_free,
         };
         let hashes = PartHashes::new(attempt.chain.clone(), claim.sha256.is_some());

@@ -36,8 +36,10 @@ pub(crate) struct Receiver<'a> {
     pub hashing: &'a HashPool,
     /// Cancelled when nobody waits for the answer any more.
     pub gone: &'a CancellationToken,
-    /// The most bytes that the part may have.
+    /// The bytes that the session still lacks.
     pub room: u64,
+    /// The most bytes that any part may have.
+    pub part_max: u64,
     /// What must be left on the disk: bytes.
     pub min_free: u64,
 }
@@ -50,7 +52,8 @@ impl Receiver<'_> {
         body: Pin<&mut (impl Stream<Item = io::Result<Bytes>> + Send)>,
         mut hashes: PartHashes,
     ) -> Result<PartHashes> {
-        let mut source = Source { body, gone: self.gone, spare: None, left: self.room };
+        let (room, part_max) = (self.room, self.part_max);
+        let mut source = Source { body, gone: self.gone, spare: None, size: 0, room, part_max };
         let mut target = LEAST;
         let mut batch = source.fill(self.budget, target).await?;
         if batch.bytes.is_empty() {
@@ -101,7 +104,10 @@ struct Source<'a, B> {
     gone: &'a CancellationToken,
     /// What of a frame did not fit into the last batch.
     spare: Option<Bytes>,
-    left: u64,
+    /// How many bytes came, and how many may.
+    size: u64,
+    room: u64,
+    part_max: u64,
 }
 
 impl<B: Stream<Item = io::Result<Bytes>> + Send> Source<'_, B> {
@@ -145,7 +151,13 @@ impl<B: Stream<Item = io::Result<Bytes>> + Send> Source<'_, B> {
                 Some(Err(err)) => return Err(interrupted(err)),
                 Some(Ok(frame)) if frame.is_empty() => {}
                 Some(Ok(frame)) => {
-                    self.left = self.left.checked_sub(frame.len() as u64).ok_or_else(too_many)?;
+                    self.size += frame.len() as u64;
+                    if self.size > self.room {
+                        return Err(too_many());
+                    }
+                    if self.size > self.part_max {
+                        return Err(too_large(self.part_max));
+                    }
                     return Ok(Some(frame));
                 }
             }
@@ -192,6 +204,11 @@ pub(crate) fn interrupted(why: impl std::fmt::Display) -> Error {
     Error::Invalid { what: "body", reason: format!("ended early: {why}") }
 }
 
+/// The refusal of a part that no store would take in one piece.
+pub(crate) fn too_large(part_max: u64) -> Error {
+    Error::Invalid { what: "part", reason: format!("has at most {part_max} bytes") }
+}
+
 /// The refusal of a part with which the upload would be larger than was promised.
 pub(crate) fn too_many() -> Error {
     Error::precondition(
@@ -202,6 +219,8 @@ pub(crate) fn too_many() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
+
     use super::*;
 
     fn frames(sizes: impl IntoIterator<Item = usize>) -> Vec<Bytes> {
@@ -241,5 +260,28 @@ mod tests {
         let pieces = together.end();
         let stays = |at: usize| pieces[at].as_ptr() == sent[at].as_ptr();
         assert_eq!([stays(0), stays(1), stays(2), stays(3)], [true, false, true, false]);
+    }
+
+    /// Receives `sent` bytes without a length.
+    async fn receive(sent: usize, room: u64, part_max: u64) -> Result<u64> {
+        let store = Store::in_memory();
+        let (budget, hashing, gone) = (Budget::new(1 << 20), HashPool::new(), CancellationToken::new());
+        let receiver =
+            Receiver { store: &store, budget: &budget, hashing: &hashing, gone: &gone, room, part_max, min_free: 0 };
+        let body = std::pin::pin!(stream::iter(frames(vec![1000; sent / 1000]).into_iter().map(Ok)));
+        let hashes = receiver.receive("part", body, PartHashes::new(None, false)).await?;
+        assert_eq!(store.size("part").await.expect("the store"), Some(hashes.size()));
+        Ok(hashes.size())
+    }
+
+    #[tokio::test]
+    async fn a_part_has_two_limits() {
+        assert_eq!(receive(600_000, 600_000, 600_000).await.expect("it fits"), 600_000);
+        for (room, part_max) in [(599_999, 600_000), (599_999, 599_999)] {
+            let refused = receive(600_000, room, part_max).await.expect_err("more than was promised");
+            assert_eq!(refused.code(), Condition::SizeMismatch.slug());
+        }
+        let refused = receive(600_000, 600_000, 599_999).await.expect_err("more than a part may have");
+        assert!(matches!(refused, Error::Invalid { what: "part", .. }), "{refused}");
     }
 }

@@ -93,6 +93,11 @@ impl Store {
         Self { operator, folders, closing: Semaphore::new(CLOSING) }
     }
 
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Self {
+        Self::new(Operator::new(opendal::services::Memory::default()).expect("a store in memory"))
+    }
+
     /// Refuses when less than `min_free` bytes are left.
     pub(crate) async fn check_room(&self, min_free: u64) -> Result<()> {
         let Some(folders) = &self.folders else { return Ok(()) };
