@@ -76,7 +76,7 @@ impl Engine {
             blobs::segments(self.db().reader(), digest, range.start, range.end).await?
         };
         let pieces = pieces(&segments, &range)?;
-        let mut reading = Reading::new(Arc::clone(self.store()), self.budget().clone(), pieces);
+        let mut reading = Reading::new(Arc::clone(self.store()), self.memory().outbound.clone(), pieces);
         let body = match reading.next().await? {
             Next::End if range.is_empty() => stream::empty().boxed(),
             Next::End => return Err(Error::bug("a blob without segments")),

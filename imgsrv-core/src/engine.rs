@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::db::{Db, Tx};
 use crate::hashing::HashPool;
-use crate::memory::Budget;
+use crate::memory::Memory;
 use crate::model::{Actor, Event, ImageName, Subject};
 use crate::publish::{self, PublishStep};
 use crate::store::{Key, Store};
@@ -36,7 +36,7 @@ struct Inner {
     clock: Clock,
     settings: Settings,
     steps: Vec<Arc<dyn PublishStep>>,
-    budget: Budget,
+    memory: Memory,
     hashing: HashPool,
     work: Notify,
     /// What the store is called in the database; none where it was not looked at.
@@ -150,14 +150,15 @@ impl Builder {
         } else {
             None
         };
-        let budget = Budget::new(self.settings.transfer_memory);
+        let batches = store.batches();
+        let memory = Memory::new(self.settings.transfer_memory, batches.alive * batches.least);
         let inner = Inner {
             db,
             store,
             clock: self.clock,
             settings: self.settings,
             steps,
-            budget,
+            memory,
             hashing: HashPool::new(),
             work: Notify::new(),
             store_name,
@@ -289,8 +290,8 @@ impl Engine {
         &self.inner.store
     }
 
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.inner.budget
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.inner.memory
     }
 
     pub(crate) fn hashing(&self) -> &HashPool {

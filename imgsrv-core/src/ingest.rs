@@ -74,7 +74,7 @@ impl Engine {
         let pieces = rest
             .map(|part| Ok(Piece { key: part.key.clone(), start: 0, end: from_column("parts", part.size)? }))
             .collect::<Result<_>>()?;
-        let mut reading = Reading::new(Arc::clone(self.store()), self.budget().clone(), pieces);
+        let mut reading = Reading::new(Arc::clone(self.store()), self.memory().inbound.clone(), pieces);
         loop {
             match reading.next().await? {
                 Next::Chunk(buffer, _grant) => chain = self.hashing().feed(chain, buffer.collect()).await?,

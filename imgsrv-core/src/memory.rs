@@ -4,32 +4,45 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What a transfer starts with, and the least that it keeps: bytes.
+/// The least chunk that a reader is given: bytes.
 pub(crate) const LEAST: usize = 256 << 10;
 
 /// The unit in which memory is counted: bytes.
 const UNIT: usize = 64 << 10;
+
+/// Memory that comes in and memory that goes out, apart: readers that take their time never stop a writer.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    /// For what is received, and for what workers read.
+    pub inbound: Budget,
+    /// For what readers are sent.
+    pub outbound: Budget,
+}
+
+impl Memory {
+    /// `bytes` in all, of which the inbound half is at least `inbound_least`.
+    pub(crate) fn new(bytes: u64, inbound_least: usize) -> Self {
+        let half = usize::try_from(bytes / 2).unwrap_or(usize::MAX);
+        Self { inbound: Budget::new(half.max(inbound_least)), outbound: Budget::new(half.max(4 * LEAST)) }
+    }
+}
 
 /// Hands out the right to hold bytes. Who waits for it reads nothing from its client meanwhile.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<Semaphore>);
 
 impl Budget {
-    /// A budget of `bytes`, of at least two transfers.
-    pub(crate) fn new(bytes: u64) -> Self {
-        let units =
-            usize::try_from(bytes / UNIT as u64).unwrap_or(usize::MAX).clamp(4 * LEAST / UNIT, Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(units)))
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new((bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS))))
     }
 
-    /// Waits for the least that a transfer needs.
-    async fn least(&self) -> Grant {
-        let permit = Arc::clone(&self.0).acquire_many_owned(units(LEAST)).await;
+    /// Waits for `bytes`. Never wait while holding some: all could wait for each other.
+    async fn wait_for(&self, bytes: usize) -> Grant {
+        let permit = Arc::clone(&self.0).acquire_many_owned(units(bytes)).await;
         Grant(permit.expect("the budget is never closed"))
     }
 
-    /// `bytes` if they are free now. For what a transfer holds beside its least: it must not wait while it holds some,
-    /// or all could wait for each other.
+    /// `bytes` if they are free now.
     pub(crate) fn more(&self, bytes: usize) -> Option<Grant> {
         Arc::clone(&self.0).try_acquire_many_owned(units(bytes)).ok().map(Grant)
     }
@@ -38,8 +51,13 @@ impl Budget {
     pub(crate) async fn up_to(&self, bytes: usize) -> Grant {
         match self.more(bytes) {
             Some(grant) => grant,
-            None => self.least().await,
+            None => self.wait_for(LEAST).await,
         }
+    }
+
+    /// Waits for what a transfer needs from its beginning to its end.
+    pub(crate) async fn allowance(&self, base: usize) -> Allowance {
+        Allowance { budget: self.clone(), base: self.wait_for(base).await, more: None }
     }
 }
 
@@ -54,5 +72,72 @@ pub(crate) struct Grant(OwnedSemaphorePermit);
 impl Grant {
     pub(crate) fn bytes(&self) -> usize {
         self.0.num_permits() * UNIT
+    }
+}
+
+/// What one transfer may hold: a base that it has from its beginning, and more for as long as it makes use of it.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    budget: Budget,
+    base: Grant,
+    more: Option<Grant>,
+}
+
+impl Allowance {
+    pub(crate) fn bytes(&self) -> usize {
+        self.base.bytes() + self.more.as_ref().map_or(0, Grant::bytes)
+    }
+
+    /// Doubles it, up to `most`, if that is free now.
+    pub(crate) fn grow(&mut self, most: usize) {
+        let wanted = (2 * self.bytes()).min(most);
+        if wanted > self.bytes()
+            && let Some(grant) = self.budget.more(wanted - self.bytes())
+        {
+            match &mut self.more {
+                Some(more) => more.0.merge(grant.0),
+                None => self.more = Some(grant),
+            }
+        }
+    }
+
+    /// Gives back all but the base.
+    pub(crate) fn shrink(&mut self) {
+        self.more = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn an_allowance_grows_into_what_is_free_and_shrinks_to_its_base() {
+        let budget = Budget::new(16 * UNIT);
+        let mut one = budget.allowance(UNIT).now_or_never().expect("it is free");
+        for units in [2, 4, 8, 10, 10] {
+            one.grow(10 * UNIT);
+            assert_eq!(one.bytes(), units * UNIT);
+        }
+        assert!(budget.allowance(7 * UNIT).now_or_never().is_none(), "it has to wait");
+        let mut two = budget.allowance(6 * UNIT).now_or_never().expect("the rest is free");
+        two.grow(100 * UNIT);
+        assert_eq!(two.bytes(), 6 * UNIT);
+        one.shrink();
+        assert_eq!(one.bytes(), UNIT);
+        two.grow(100 * UNIT);
+        assert_eq!(two.bytes(), 12 * UNIT);
+    }
+
+    #[test]
+    fn half_is_for_each_direction_and_never_too_little() {
+        let memory = Memory::new(64 << 20, 15 << 20);
+        assert!(memory.outbound.more(32 << 20).is_some());
+        assert!(memory.inbound.more((32 << 20) + 1).is_none());
+        let memory = Memory::new(0, 15 << 20);
+        assert!(memory.inbound.more(15 << 20).is_some());
+        assert!(memory.outbound.more(4 * LEAST).is_some());
     }
 }

@@ -128,9 +128,10 @@ impl Engine {
     ) -> Result<Part> {
         let receiver = Receiver {
             store: self.store(),
-            budget: self.budget(),
+            budget: &self.memory().inbound,
             hashing: self.hashing(),
             gone,
+            announced: claim.size,
             room: attempt.room,
             part_max: PART_SIZE_MAX,
             min_free: self.settings().min_free,

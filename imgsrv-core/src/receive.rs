@@ -1,23 +1,27 @@
 //! A request body on its way into the store.
 //!
-//! Two batches are alive at a time: one is filled from the client while the other is hashed and written.
+//! One batch is filled from the client while the one before it is hashed and written.
 
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::Fuse;
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::hashing::{HashPool, PartHashes};
-use crate::memory::{Budget, Grant, LEAST};
-use crate::store::{BATCH_MAX, ObjectWriter, Store};
+use crate::memory::Budget;
+use crate::store::{ObjectWriter, Store};
 use crate::{Condition, Error, Result};
 
 /// A client that sends nothing for so long is gone, whether its connection says so or not.
 const SILENCE: Duration = Duration::from_mins(2);
+
+/// A client that takes longer for a batch is given small ones: memory is for those that make use of it.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// How often the room on the disk is looked at: bytes.
 const CHECK_ROOM: u64 = 64 << 20;
@@ -36,6 +40,8 @@ pub(crate) struct Receiver<'a> {
     pub hashing: &'a HashPool,
     /// Cancelled when nobody waits for the answer any more.
     pub gone: &'a CancellationToken,
+    /// How many bytes the client has announced.
+    pub announced: Option<u64>,
     /// The bytes that the session still lacks.
     pub room: u64,
     /// The most bytes that any part may have.
@@ -53,21 +59,29 @@ impl Receiver<'_> {
         mut hashes: PartHashes,
     ) -> Result<PartHashes> {
         let (room, part_max) = (self.room, self.part_max);
-        let mut source = Source { body, gone: self.gone, spare: None, size: 0, room, part_max };
-        let mut target = LEAST;
-        let mut batch = source.fill(self.budget, target).await?;
-        if batch.bytes.is_empty() {
+        let mut source = Source { body: body.fuse(), gone: self.gone, spare: None, size: 0, room, part_max };
+        // Nothing is held for a client that sends nothing.
+        source.spare = source.next().await?;
+        if source.spare.is_none() {
             return Ok(hashes);
         }
+        let sizes = self.store.batches();
+        let announced = self.announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+        let base = (sizes.alive * sizes.least).min(announced);
+        let granted = self.gone.run_until_cancelled(self.budget.allowance(base)).await;
+        let mut allowance = granted.ok_or_else(|| interrupted("nobody waits for the answer"))?;
+        let mut batch = source.fill(sizes.least).await?;
         let mut writer = self.store.writer(key).await?;
         let mut checked = 0;
-        while !batch.bytes.is_empty() {
+        while !batch.is_empty() {
             if hashes.size() - checked >= CHECK_ROOM {
                 self.store.check_room(self.min_free).await?;
                 checked = hashes.size();
             }
+            let begun = Instant::now();
+            let size = (allowance.bytes() / sizes.alive).max(sizes.least);
             let flush = async { Ok::<_, Error>((self.flush(&mut writer, hashes, batch).await?, Instant::now())) };
-            let fill = async { Ok((source.fill(self.budget, target).await?, Instant::now())) };
+            let fill = async { Ok((source.fill(size).await?, Instant::now())) };
             let done = tokio::try_join!(flush, fill);
             let ((flushed, flushed_at), (filled, filled_at)) = match done {
                 Ok(done) => done,
@@ -77,30 +91,26 @@ impl Receiver<'_> {
                 }
             };
             (hashes, batch) = (flushed, filled);
-            // The client waits for us: larger batches cost less each byte.
-            if filled_at < flushed_at {
-                target = (target * 2).min(BATCH_MAX);
+            if filled_at <= flushed_at {
+                // The client waits for us: larger batches cost less each byte.
+                allowance.grow(sizes.alive * sizes.most);
+            } else if filled_at - begun > SLOW {
+                allowance.shrink();
             }
         }
         writer.finish().await?;
         Ok(hashes)
     }
 
-    async fn flush(&self, writer: &mut ObjectWriter<'_>, hashes: PartHashes, batch: Batch) -> Result<PartHashes> {
-        let (hashes, written) = tokio::join!(self.hashing.feed(hashes, batch.bytes.clone()), writer.write(batch.bytes));
+    async fn flush(&self, writer: &mut ObjectWriter<'_>, hashes: PartHashes, batch: Vec<Bytes>) -> Result<PartHashes> {
+        let (hashes, written) = tokio::join!(self.hashing.feed(hashes, batch.clone()), writer.write(batch));
         written?;
         hashes
     }
 }
 
-/// Bytes with the right to hold them; none at the end of the body.
-struct Batch {
-    bytes: Vec<Bytes>,
-    _grant: Option<Grant>,
-}
-
 struct Source<'a, B> {
-    body: Pin<&'a mut B>,
+    body: Fuse<Pin<&'a mut B>>,
     gone: &'a CancellationToken,
     /// What of a frame did not fit into the last batch.
     spare: Option<Bytes>,
@@ -111,24 +121,20 @@ struct Source<'a, B> {
 }
 
 impl<B: Stream<Item = io::Result<Bytes>> + Send> Source<'_, B> {
-    async fn fill(&mut self, budget: &Budget, target: usize) -> Result<Batch> {
-        let Some(first) = self.next().await? else { return Ok(Batch { bytes: Vec::new(), _grant: None }) };
-        let grant = budget.up_to(target).await;
-        let mut room = grant.bytes();
+    /// The next `size` bytes; fewer at the end of the body, and none behind it.
+    async fn fill(&mut self, size: usize) -> Result<Vec<Bytes>> {
+        let mut room = size;
         let mut frames = Frames::default();
-        let mut next = Some(first);
-        while let Some(mut frame) = next {
+        while room > 0
+            && let Some(mut frame) = self.next().await?
+        {
             if frame.len() > room {
                 self.spare = Some(frame.split_off(room));
             }
             room -= frame.len();
             frames.push(frame);
-            if room == 0 {
-                break;
-            }
-            next = self.next().await?;
         }
-        Ok(Batch { bytes: frames.end(), _grant: Some(grant) })
+        Ok(frames.end())
     }
 
     /// The next bytes; refuses the first that are too many.
@@ -262,26 +268,76 @@ mod tests {
         assert_eq!([stays(0), stays(1), stays(2), stays(3)], [true, false, true, false]);
     }
 
-    /// Receives `sent` bytes without a length.
-    async fn receive(sent: usize, room: u64, part_max: u64) -> Result<u64> {
+    /// Receives a body without a length; how many bytes it had.
+    async fn receive(
+        body: impl Stream<Item = io::Result<Bytes>> + Send,
+        budget: &Budget,
+        room: u64,
+        part_max: u64,
+    ) -> Result<u64> {
         let store = Store::in_memory();
-        let (budget, hashing, gone) = (Budget::new(1 << 20), HashPool::new(), CancellationToken::new());
-        let receiver =
-            Receiver { store: &store, budget: &budget, hashing: &hashing, gone: &gone, room, part_max, min_free: 0 };
-        let body = std::pin::pin!(stream::iter(frames(vec![1000; sent / 1000]).into_iter().map(Ok)));
-        let hashes = receiver.receive("part", body, PartHashes::new(None, false)).await?;
-        assert_eq!(store.size("part").await.expect("the store"), Some(hashes.size()));
+        let (hashing, gone) = (HashPool::new(), CancellationToken::new());
+        let receiver = Receiver {
+            store: &store,
+            budget,
+            hashing: &hashing,
+            gone: &gone,
+            announced: None,
+            room,
+            part_max,
+            min_free: 0,
+        };
+        let hashes = receiver.receive("part", std::pin::pin!(body), PartHashes::new(None, false)).await?;
+        let stored = store.size("part").await.expect("the store");
+        assert_eq!(stored.unwrap_or(0), hashes.size(), "an empty part has no object");
         Ok(hashes.size())
     }
 
     #[tokio::test]
     async fn a_part_has_two_limits() {
-        assert_eq!(receive(600_000, 600_000, 600_000).await.expect("it fits"), 600_000);
+        let budget = Budget::new(1 << 20);
+        let receive = async |room, part_max| {
+            receive(stream::iter(frames(vec![1000; 600]).into_iter().map(Ok)), &budget, room, part_max).await
+        };
+        assert_eq!(receive(600_000, 600_000).await.expect("it fits"), 600_000);
         for (room, part_max) in [(599_999, 600_000), (599_999, 599_999)] {
-            let refused = receive(600_000, room, part_max).await.expect_err("more than was promised");
+            let refused = receive(room, part_max).await.expect_err("more than was promised");
             assert_eq!(refused.code(), Condition::SizeMismatch.slug());
         }
-        let refused = receive(600_000, 600_000, 599_999).await.expect_err("more than a part may have");
+        let refused = receive(600_000, 599_999).await.expect_err("more than a part may have");
         assert!(matches!(refused, Error::Invalid { what: "part", .. }), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_body_is_not_asked_for_more_behind_its_end() {
+        // An `unfold` panics when it is.
+        for count in [0, 1, 7] {
+            let body = stream::unfold(count, |left| async move {
+                (left > 0).then(|| (Ok(Bytes::from_static(&[0; 100_000])), left - 1))
+            });
+            let received = receive(body, &Budget::new(1 << 20), u64::MAX, u64::MAX).await;
+            assert_eq!(received.expect("a part"), count * 100_000);
+        }
+    }
+
+    /// What of a budget of 8 MiB is left while a client that sends `size` bytes each `pause` is served, at the least.
+    async fn left(size: usize, pause: Duration) -> usize {
+        let budget = Budget::new(8 << 20);
+        let mut least = usize::MAX;
+        let body = stream::unfold(0, |sent| async move {
+            tokio::time::sleep(pause).await;
+            (sent < 64).then(|| (Ok(Bytes::from(vec![0; size])), sent + 1))
+        });
+        let free = || (1..=128).rev().find(|units| budget.more(units << 16).is_some()).unwrap_or(0) << 16;
+        let watched = body.inspect(|_: &io::Result<Bytes>| least = least.min(free()));
+        receive(watched, &budget, u64::MAX, u64::MAX).await.expect("a part");
+        assert_eq!(free(), 8 << 20, "all is given back");
+        least
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_for_clients_that_make_use_of_it() {
+        assert_eq!(left(1 << 20, Duration::ZERO).await, 4 << 20, "two batches of 2 MiB");
+        assert_eq!(left(16 << 10, Duration::from_secs(5)).await, (8 << 20) - (256 << 10), "two batches of 128 KiB");
     }
 }

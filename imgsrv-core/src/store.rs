@@ -69,8 +69,21 @@ pub(crate) fn probe_time(key: &str) -> Option<DateTime<Utc>> {
 /// How many objects are deleted at once.
 const DELETES_AT_ONCE: usize = 16;
 
-/// The most bytes that are handed to the store at once: with what is received meanwhile a transfer holds twice as much.
-pub(crate) const BATCH_MAX: usize = 2 << 20;
+/// In which sizes a store is given what it writes: bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batches {
+    pub least: usize,
+    pub most: usize,
+    /// How many of them a transfer holds at once.
+    pub alive: usize,
+}
+
+/// One is written while the next is received.
+const LOCAL: Batches = Batches { least: 128 << 10, most: 2 << 20, alive: 2 };
+
+/// A part of a multipart upload has at least 5 MiB (but the last), and opendal keeps one until it has the next. See
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
+const REMOTE: Batches = Batches { least: 5 << 20, most: 10 << 20, alive: 3 };
 
 /// The store, with what imgsrv adds to it: durable folders, and a floor under the free space.
 #[derive(Debug)]
@@ -96,6 +109,15 @@ impl Store {
     #[cfg(test)]
     pub(crate) fn in_memory() -> Self {
         Self::new(Operator::new(opendal::services::Memory::default()).expect("a store in memory"))
+    }
+
+    /// Whether the objects are behind a network.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.operator.info().scheme() == "s3"
+    }
+
+    pub(crate) fn batches(&self) -> Batches {
+        if self.is_remote() { REMOTE } else { LOCAL }
     }
 
     /// Refuses when less than `min_free` bytes are left.

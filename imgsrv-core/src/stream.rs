@@ -41,17 +41,26 @@ impl std::fmt::Debug for BlobStream {
     }
 }
 
-/// A chunk that takes a reader longer than this is followed by the smallest, and nothing is read ahead.
-const KEEPS_UP: Duration = Duration::from_millis(20);
+/// How a store is read.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// The largest chunk. With the one that is read ahead a transfer holds twice as much.
+    chunk_max: usize,
+    /// A chunk that takes a reader longer than this is followed by the smallest, and nothing is read ahead.
+    keeps_up: Duration,
+}
 
-/// The largest chunk. With the one that is read ahead a transfer holds twice as much.
-const CHUNK_MAX: usize = 1 << 20;
+const LOCAL: Pace = Pace { chunk_max: 1 << 20, keeps_up: Duration::from_millis(20) };
+
+/// Each chunk costs a round trip, which even a reader of some MB/s should not wait for.
+const REMOTE: Pace = Pace { chunk_max: 8 << 20, keeps_up: Duration::from_millis(200) };
 
 /// Reads pieces one chunk ahead of whoever takes them.
 pub(crate) struct Reading {
     store: Arc<Store>,
     budget: Budget,
     pieces: VecDeque<Piece>,
+    pace: Pace,
     chunk: usize,
     ahead: Option<Ahead>,
     given_at: Option<Instant>,
@@ -74,14 +83,15 @@ pub(crate) enum Next {
 impl Reading {
     /// Begins to read `pieces`.
     pub(crate) fn new(store: Arc<Store>, budget: Budget, pieces: VecDeque<Piece>) -> Self {
-        Self { store, budget, pieces, chunk: LEAST, ahead: None, given_at: None }
+        let pace = if store.is_remote() { REMOTE } else { LOCAL };
+        Self { store, budget, pieces, pace, chunk: LEAST, ahead: None, given_at: None }
     }
 
     /// Waits for the next chunk and begins to read the one after it.
     pub(crate) async fn next(&mut self) -> Result<Next> {
-        let keeps_up = self.given_at.is_none_or(|given_at| given_at.elapsed() < KEEPS_UP);
+        let keeps_up = self.given_at.is_none_or(|given_at| given_at.elapsed() < self.pace.keeps_up);
         if self.given_at.is_some() {
-            self.chunk = if keeps_up { (self.chunk * 2).min(CHUNK_MAX) } else { LEAST };
+            self.chunk = if keeps_up { (self.chunk * 2).min(self.pace.chunk_max) } else { LEAST };
         }
         let ahead = match self.ahead.take() {
             Some(ahead) => Some(ahead),
