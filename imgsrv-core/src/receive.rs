@@ -313,7 +313,7 @@ mod tests {
         // An `unfold` panics when it is.
         for count in [0, 1, 7] {
             let body = stream::unfold(count, |left| async move {
-                (left > 0).then(|| (Ok(Bytes::from_static(&[0; 100_000])), left - 1))
+                (left > 0).then(|| (Ok(Bytes::from(vec![0; 100_000])), left - 1))
             });
             let received = receive(body, &Budget::new(1 << 20), u64::MAX, u64::MAX).await;
             assert_eq!(received.expect("a part"), count * 100_000);

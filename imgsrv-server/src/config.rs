@@ -1,5 +1,7 @@
 //! The configuration: flags, and a variable `IMGSRV_…` for each.
 
+mod s3;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,21 +12,14 @@ use chrono::TimeDelta;
 use clap::{ArgAction, Args, ValueEnum};
 use imgsrv_core::Settings;
 
+pub(crate) use s3::{Checksum, S3};
+
 use crate::telemetry::Verbosity;
 
 /// Flags and variables whose feature is yet to come: refused when set, because to ignore one would look like obeying it.
 pub(crate) const NOT_YET: &[(&str, &str)] = &[
     ("metrics-listen", "IMGSRV_METRICS_LISTEN"),
     ("metrics-path", "IMGSRV_METRICS_PATH"),
-    ("s3-endpoint", "IMGSRV_S3_ENDPOINT"),
-    ("s3-bucket", "IMGSRV_S3_BUCKET"),
-    ("s3-access-key-id", "IMGSRV_S3_ACCESS_KEY_ID"),
-    ("s3-secret-access-key", "IMGSRV_S3_SECRET_ACCESS_KEY"),
-    ("s3-session-token", "IMGSRV_S3_SESSION_TOKEN"),
-    ("s3-region", "IMGSRV_S3_REGION"),
-    ("s3-use-tls", "IMGSRV_S3_USE_TLS"),
-    ("s3-path-style", "IMGSRV_S3_PATH_STYLE"),
-    ("s3-checksum", "IMGSRV_S3_CHECKSUM"),
     ("tls-cert-file", "IMGSRV_TLS_CERT_FILE"),
     ("tls-key-file", "IMGSRV_TLS_KEY_FILE"),
     ("oidc-allow-loopback-http", "IMGSRV_OIDC_ALLOW_LOOPBACK_HTTP"),
@@ -61,6 +56,9 @@ pub(crate) struct Config {
     /// PostgreSQL database; without it, SQLite in the data folder
     #[arg(long, global = true, env = "IMGSRV_POSTGRES_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) postgres_url: Option<PostgresUrl>,
+
+    #[command(flatten)]
+    s3: s3::S3Flags,
 
     /// How long an upload session lives without a part
     #[arg(long, global = true, env = "IMGSRV_UPLOAD_TTL", value_name = "DURATION", default_value = "24h", value_parser = positive_duration)]
@@ -117,6 +115,11 @@ impl Config {
         } else {
             None
         }
+    }
+
+    /// The store that speaks S3, if there is one; else the line that says what is missing of it.
+    pub(crate) fn s3(&self) -> Result<Option<S3>, String> {
+        self.s3.store()
     }
 
     /// What the engine needs to know, or the line that says why it cannot be.

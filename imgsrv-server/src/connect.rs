@@ -4,6 +4,8 @@
 mod folder;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "s3")]
+mod s3;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -39,7 +41,7 @@ struct Database {
 
 /// An engine over the configured database and store.
 pub(crate) async fn engine(config: &Config, schema: Schema) -> Result<Engine, Failure> {
-    let store = store(config, schema)?;
+    let store = store(config, schema).await?;
     Ok(builder(config, schema, store).await?.build().await?)
 }
 
@@ -52,7 +54,7 @@ pub(crate) async fn engine_without_store(config: &Config) -> Result<Engine, Fail
 /// Makes whatever is missing of the configured database and store.
 pub(crate) async fn migrate(config: &Config) -> Result<(), Failure> {
     database(config, Schema::Migrate).await?;
-    store(config, Schema::Migrate).map(drop)
+    store(config, Schema::Migrate).await.map(drop)
 }
 
 async fn builder(config: &Config, schema: Schema, store: Operator) -> Result<Builder, Failure> {
@@ -78,8 +80,19 @@ async fn database(config: &Config, schema: Schema) -> Result<Database, Failure> 
     }
 }
 
+/// The configured store.
+async fn store(config: &Config, schema: Schema) -> Result<Operator, Failure> {
+    match config.s3().map_err(Failure::Config)? {
+        #[cfg(feature = "s3")]
+        Some(s3) => s3::open(&s3).await,
+        #[cfg(not(feature = "s3"))]
+        Some(_) => Err(Failure::Config("--s3-endpoint: this imgsrv was built without S3".to_owned())),
+        None => files(config, schema),
+    }
+}
+
 #[cfg(feature = "fs")]
-fn store(config: &Config, schema: Schema) -> Result<Operator, Failure> {
+fn files(config: &Config, schema: Schema) -> Result<Operator, Failure> {
     let root = folder::open_folder(&config.data_dir.join("objects"), schema)?;
     if !root.is_dir() {
         // opendal would make it, and a mistyped path would look like an empty store.
@@ -91,8 +104,8 @@ fn store(config: &Config, schema: Schema) -> Result<Operator, Failure> {
 }
 
 #[cfg(not(feature = "fs"))]
-fn store(_: &Config, _: Schema) -> Result<Operator, Failure> {
-    Err(Failure::Config("--data-dir: this imgsrv was built without a store in files".to_owned()))
+fn files(_: &Config, _: Schema) -> Result<Operator, Failure> {
+    Err(Failure::Config("--s3-endpoint: needed, this imgsrv was built without a store in files".to_owned()))
 }
 
 async fn prepare(db: &DatabaseConnection, schema: Schema) -> Result<(), Failure> {
