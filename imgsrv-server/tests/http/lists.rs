@@ -2,14 +2,19 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{Api, Server, artifact, id, members, names};
+use crate::server::{Api, Server, artifact, digest, id, members, names};
+
+/// A path with one more thing in its query.
+fn asking(path: &str, what: &str) -> String {
+    format!("{path}{}{what}", if path.contains('?') { '&' } else { '?' })
+}
 
 /// What a list holds, read one by one.
 async fn one_by_one(api: &Api, path: &str, member: &str) -> Vec<Value> {
     let mut all = Vec::new();
     let mut cursor = String::new();
     loop {
-        let page = api.get(&format!("{path}?limit=1{cursor}")).await.ok();
+        let page = api.get(&asking(path, &format!("limit=1{cursor}"))).await.ok();
         let items = page[member].as_array().expect("items");
         assert!(items.len() <= 1, "{page}");
         all.extend(items.iter().cloned());
@@ -29,6 +34,10 @@ async fn every_list_can_be_read_piece_by_piece() {
     }
     api.draft("alpine", "1.0", b"3").await;
     api.add("/v1/images/alpine/versions/1.0/artifacts", artifact(b"disk", json!({}))).await;
+    for version in ["3.0", "4.0"] {
+        api.draft("debian", version, version.as_bytes()).await;
+        api.begin(b"begun").await;
+    }
     for alias in ["stable", "latest"] {
         api.put(&format!("/v1/images/debian/aliases/{alias}"), json!({"version": "2.0"})).await.ok();
     }
@@ -45,13 +54,18 @@ async fn every_list_can_be_read_piece_by_piece() {
         (&api, "/v1/uploads", "uploads", None),
         (&manager, "/v1/auth/principals", "principals", None),
         (&manager, &tokens, "api_tokens", None),
+        // What a filter lets through is a list as well.
+        (&api, "/v1/images/debian/versions?state=published", "versions", None),
+        (&api, "/v1/images/debian/versions?state=draft", "versions", None),
+        (&api, "/v1/uploads?state=created", "uploads", None),
+        (&api, &format!("/v1/uploads?expected_digest={}", digest(b"begun")), "uploads", None),
     ] {
         let whole = api.get(path).await.ok();
         assert_eq!(members(&whole), [member], "{path}");
         let whole = whole[member].as_array().expect("items").clone();
         assert!(whole.len() > 1, "{path}");
         assert_eq!(one_by_one(api, path, member).await, whole, "{path}");
-        let large = api.get(&format!("{path}?limit=1000")).await.ok();
+        let large = api.get(&asking(path, "limit=1000")).await.ok();
         assert_eq!((members(&large), large[member].as_array()), (vec![member], Some(&whole)), "{path}");
         if let Some(name) = sorted_by {
             assert!(whole.iter().map(|one| one[name].as_str().expect("a name")).is_sorted(), "{path}");

@@ -46,7 +46,9 @@ async fn a_writer_sees_more_than_others() {
     for reader in [&server.anonymous(), &garbage, &manager] {
         assert_eq!(names(&reader.get("/v1/images").await.ok(), "images", "name"), ["open"]);
     }
-    assert_eq!(names(&writer.get("/v1/images").await.ok(), "images", "name"), ["hidden", "open"]);
+    let seen = writer.get("/v1/images").await;
+    assert_eq!(names(&seen.ok(), "images", "name"), ["hidden", "open"]);
+    assert_eq!((seen.header("cache-control"), seen.header("vary")), ("private, no-store", "authorization"));
     assert_eq!(writer.get("/v1/images/hidden/versions/1.0").await.ok()["version"]["state"], "draft");
 
     let versions = "/v1/images/open/versions";
