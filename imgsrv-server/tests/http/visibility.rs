@@ -55,7 +55,9 @@ async fn a_writer_sees_more_than_others() {
     let found = [("draft", vec!["2.0"]), ("publishing", vec![]), ("published", vec!["1.0"])];
     for (state, expected) in found {
         let path = format!("{versions}?state={state}");
-        assert_eq!(names(&writer.get(&path).await.ok(), "versions", "version"), expected, "{state}");
+        let seen = writer.get(&path).await;
+        assert_eq!(names(&seen.ok(), "versions", "version"), expected, "{state}");
+        assert_eq!((seen.header("cache-control"), seen.header("vary")), ("private, no-store", "authorization"));
         if state == "published" {
             continue;
         }
