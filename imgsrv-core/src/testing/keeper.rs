@@ -1,10 +1,10 @@
 //! Servers that live as long as the tests that use them.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// How often ports are tried that other processes may have taken meanwhile.
 const TRIES: usize = 5;
@@ -14,6 +14,7 @@ const TRIES: usize = 5;
 #[derive(Debug)]
 pub(super) struct Keeper {
     shell: Child,
+    answers: Option<BufReader<ChildStdout>>,
     /// What it said beside `ready`.
     pub(super) said: String,
 }
@@ -32,11 +33,13 @@ impl Keeper {
             .spawn()?;
 
         let mut line = String::new();
-        if let Some(stdout) = shell.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line)?;
+        let mut answers = shell.stdout.take().map(BufReader::new);
+        if let Some(answers) = &mut answers {
+            answers.read_line(&mut line)?;
         }
         if let Some(said) = line.strip_prefix("ready") {
-            return Ok(Self { shell, said: said.trim().to_owned() });
+            let said = said.trim().to_owned();
+            return Ok(Self { shell, answers, said });
         }
         drop(shell.stdin.take());
         let mut said = String::new();
@@ -47,6 +50,16 @@ impl Keeper {
         let taken = said.contains("Address already in use");
         let kind = if taken { io::ErrorKind::AddrInUse } else { io::ErrorKind::Other };
         Err(io::Error::new(kind, format!("{what} did not start:\n{said}")))
+    }
+
+    /// Tells a script that reads its standard input to do something, and waits until it says `done`.
+    pub(super) fn tell(&mut self, what: &str) -> io::Result<()> {
+        let mut answer = String::new();
+        if let (Some(stdin), Some(answers)) = (&mut self.shell.stdin, &mut self.answers) {
+            writeln!(stdin, "{what}")?;
+            answers.read_line(&mut answer)?;
+        }
+        if answer.trim() == "done" { Ok(()) } else { Err(io::Error::other(format!("{what}: {}", answer.trim()))) }
     }
 }
 

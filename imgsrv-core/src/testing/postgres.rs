@@ -13,7 +13,7 @@ use super::keeper::{Keeper, on_free_ports};
 /// own [database](Self::create_database).
 #[derive(Debug)]
 pub struct Postgres {
-    _keeper: Keeper,
+    keeper: Keeper,
     programs: PathBuf,
     port: u16,
 }
@@ -32,7 +32,25 @@ impl Postgres {
         let text = port.to_string();
         let variables = [("BIN", programs.as_os_str()), ("PORT", text.as_ref())];
         let keeper = Keeper::start("PostgreSQL", include_str!("postgres.sh"), &variables)?;
-        Ok(Self { _keeper: keeper, programs: programs.to_owned(), port })
+        Ok(Self { keeper, programs: programs.to_owned(), port })
+    }
+
+    /// Stops the server as an administrator would: it cuts every connection. What it has stored stays. Stopping it
+    /// again changes nothing. Blocks until it is down.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn stop(&mut self) -> io::Result<()> {
+        self.keeper.tell("stop")
+    }
+
+    /// Starts a server that was [stopped](Self::stop), on the same port with what it had stored, and waits until it
+    /// takes connections.
+    ///
+    /// # Errors
+    /// When it does not start, for example because another program took the port meanwhile.
+    pub fn start_again(&mut self) -> io::Result<()> {
+        self.keeper.tell("start")
     }
 
     /// The port on 127.0.0.1.
@@ -130,6 +148,18 @@ mod tests {
         for port in ports {
             std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_server_that_was_stopped_comes_back_with_what_it_had() {
+        let mut server = Postgres::start().unwrap();
+        server.create_database("one").unwrap();
+        server.psql("one", "create table kept (n integer)").unwrap();
+        server.stop().unwrap();
+        server.psql("one", "select 1").unwrap_err();
+        server.stop().unwrap();
+        server.start_again().unwrap();
+        assert_eq!(server.psql("one", "select count(*) from kept").unwrap(), "0");
     }
 
     #[test]

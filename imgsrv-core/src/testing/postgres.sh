@@ -1,6 +1,7 @@
 # Runs one throw-away PostgreSQL server for as long as standard input stays open. `postgres.rs` starts this and holds
 # the other end of the pipe; however the tests end (return, panic, SIGKILL), the pipe closes, the server stops and its
-# folder goes. Needs: $BIN (the folder of the server's programs) and $PORT. Prints `ready` once it takes connections.
+# folder goes. Needs: $BIN (the folder of the server's programs) and $PORT. Prints `ready` once it takes connections;
+# then it reads `stop` and `start`, and prints `done` after each.
 set -eu
 trap '' HUP INT PIPE TERM # whoever sends these to the tests ends them, and with them the pipe
 
@@ -17,39 +18,53 @@ if [ "$(id -u)" = 0 ]; then
     set -- setpriv --reuid="$(id -u "$user")" --regid="$(id -g "$user")" --clear-groups --pdeathsig INT
 fi
 
-fail() {
+"$@" "$BIN/initdb" -D "$root/data" -A trust -U imgsrv --no-sync -E UTF8 --locale C >"$root/log" 2>&1 </dev/null || {
     cat "$root/log" >&2
     exit 1
 }
 
-"$@" "$BIN/initdb" -D "$root/data" -A trust -U imgsrv --no-sync -E UTF8 --locale C >"$root/log" 2>&1 </dev/null || fail
-
 # No socket file, no shared memory that outlives the server, no waiting for a disk.
-"$@" "$BIN/postgres" -D "$root/data" -p "$PORT" \
-    -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c dynamic_shared_memory_type=mmap \
-    -c max_connections=200 -c fsync=off >>"$root/log" 2>&1 </dev/null &
-server=$!
+start() {
+    rm -f "$root/data/postmaster.pid" # of a server that was killed: it would be found ready
+    "$@" "$BIN/postgres" -D "$root/data" -p "$PORT" \
+        -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c dynamic_shared_memory_type=mmap \
+        -c max_connections=200 -c fsync=off >>"$root/log" 2>&1 </dev/null &
+    server=$!
 
-# The eighth line of postmaster.pid is where PostgreSQL tells pg_ctl how far it is.
-tries=600
-until [ "$(sed -n '8s/ *$//p' "$root/data/postmaster.pid" 2>/dev/null)" = ready ]; do
-    tries=$((tries - 1))
-    if [ "$tries" = 0 ] || ! kill -0 "$server" 2>/dev/null; then
-        kill -QUIT "$server" 2>/dev/null || :
+    # The eighth line of postmaster.pid is where PostgreSQL tells pg_ctl how far it is.
+    tries=600
+    until [ "$(sed -n '8s/ *$//p' "$root/data/postmaster.pid" 2>/dev/null)" = ready ]; do
+        tries=$((tries - 1))
+        if [ "$tries" = 0 ] || ! kill -0 "$server" 2>/dev/null; then
+            kill -QUIT "$server" 2>/dev/null || :
+            wait "$server" || :
+            cat "$root/log" >&2
+            exit 1
+        fi
+        sleep 0.05
+    done
+}
+
+# Fast shutdown, which cuts open connections.
+stop() {
+    if [ -n "$server" ]; then
+        kill -INT "$server" || :
         wait "$server" || :
-        fail
     fi
-    sleep 0.05
-done
-echo ready || :
-exec >/dev/null 2>&1
+    server=
+}
 
-# Fast shutdown, which cuts open connections, once the pipe is closed.
-exec 3<&0
-{
-    read -r _ <&3 || :
-    kill -INT "$server"
-} &
-watcher=$!
-wait "$server" || :
-kill -KILL "$watcher" || :
+start "$@"
+echo ready || :
+exec 2>/dev/null
+while read -r word; do
+    case $word in
+    stop) stop ;;
+    start)
+        stop
+        start "$@"
+        ;;
+    esac
+    echo 'done' || :
+done
+stop
