@@ -44,9 +44,11 @@ fn driver(err: &sea_orm::RuntimeErr) -> Meaning {
             // PostgreSQL: SQLSTATE, appendix A of its manual.
             _ => match code.as_ref() {
                 "53100" => Meaning::Full,
-                // lock not available, query cancelled, read-only transaction, admin shutdown and its like
-                "55P03" | "57014" | "25006" => Meaning::Unavailable,
-                code if ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+                // lock not available; read-only transaction; a transaction that was idle, or took, too long
+                "55P03" | "25006" | "25P03" | "25P04" => Meaning::Unavailable,
+                // The connection; who may connect, and to what: a restored server may lack both for a while; rollback
+                // to be tried again; resources; an operator's intervention; the system
+                code if ["08", "28", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
                     Meaning::Unavailable
                 }
                 _ => Meaning::Bug,
@@ -58,6 +60,8 @@ fn driver(err: &sea_orm::RuntimeErr) -> Meaning {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
+        // The connection is not in the state that its other end has it in.
+        | sqlx::Error::BeginFailed
         | sqlx::Error::Protocol(_) => Meaning::Unavailable,
         _ => Meaning::Bug,
     }

@@ -8,6 +8,7 @@ mod backend;
 mod blobs;
 mod cancellation;
 mod catalog;
+mod errors;
 mod fixture;
 mod gate;
 mod publish;
@@ -41,6 +42,7 @@ const FILES: &[(&str, &[(&str, Behaviour)])] = &[
     ("blobs", blobs::BEHAVIOURS),
     ("cancellation", cancellation::BEHAVIOURS),
     ("catalog", catalog::BEHAVIOURS),
+    ("errors", errors::BEHAVIOURS),
     ("publish", publish::BEHAVIOURS),
     ("schema", schema::BEHAVIOURS),
     ("sweep", sweep::BEHAVIOURS),
