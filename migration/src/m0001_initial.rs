@@ -8,8 +8,10 @@ pub(crate) struct Migration;
 
 const TABLES: &str = include_str!("m0001_initial/tables.sql");
 
-/// `tables.sql` is written in PostgreSQL's types; these are what SQLite keeps their values in.
+/// `tables.sql` is written in PostgreSQL's types; these are what SQLite keeps their values in. Its texts sort by bytes as
+/// they are.
 const SQLITE_TYPES: &[(&str, &str)] = &[
+    (" collate \"C\"", ""),
     (" uuid", " blob"),
     (" bytea", " blob"),
     (" timestamptz", " text"),

@@ -18,7 +18,13 @@ if [ "$(id -u)" = 0 ]; then
     set -- setpriv --reuid="$(id -u "$user")" --regid="$(id -g "$user")" --clear-groups --pdeathsig INT
 fi
 
-"$@" "$BIN/initdb" -D "$root/data" -A trust -U imgsrv --no-sync -E UTF8 --locale C >"$root/log" 2>&1 </dev/null || {
+init() {
+    "$@" "$BIN/initdb" -D "$root/data" -A trust -U imgsrv --no-sync -E UTF8 --locale C $order >"$root/log" 2>&1 </dev/null
+}
+# Names sort as people sort them where PostgreSQL can do that by itself (from version 15 on), as on most servers out
+# there: what needs another order has to ask for it.
+order='--locale-provider=icu --icu-locale=en-US'
+init "$@" || { order='' && init "$@"; } || {
     cat "$root/log" >&2
     exit 1
 }

@@ -20,6 +20,7 @@ crate::behaviours!(
     an_image_without_a_published_version_does_not_exist,
     versions_are_newest_first,
     every_list_pages,
+    names_are_in_the_order_of_their_bytes,
     cursors_that_no_list_gave,
     an_artifact_is_unique,
     an_attachment_is_unique,
@@ -175,8 +176,8 @@ async fn versions_are_newest_first(f: &Fixture) {
     assert!(list(VersionState::Draft).await.is_empty());
 }
 
-/// The pages of every size are together the whole list.
-async fn pages<T: PartialEq + Debug>(list: impl AsyncFn(Page) -> Result<Paged<T>>) -> usize {
+/// The list, which the pages of every size are together.
+async fn paged<T: PartialEq + Debug>(list: impl AsyncFn(Page) -> Result<Paged<T>>) -> Vec<T> {
     let whole = list(Page::default()).await.expect("the whole list");
     assert!(whole.next.is_none());
     for limit in 1..=whole.items.len() + 1 {
@@ -193,7 +194,11 @@ async fn pages<T: PartialEq + Debug>(list: impl AsyncFn(Page) -> Result<Paged<T>
         }
         assert_eq!(found, whole.items, "pages of {limit}");
     }
-    whole.items.len()
+    whole.items
+}
+
+async fn pages<T: PartialEq + Debug>(list: impl AsyncFn(Page) -> Result<Paged<T>>) -> usize {
+    paged(list).await.len()
 }
 
 async fn every_list_pages(f: &Fixture) {
@@ -229,6 +234,35 @@ async fn every_list_pages(f: &Fixture) {
     assert_eq!(pages(async |page| f.engine.list_artifacts(&debian, &draft, Scope::All, page).await).await, 5);
     let list = async |page| f.engine.list_uploads(UploadFilter { page, ..UploadFilter::default() }).await;
     assert_eq!(pages(list).await, 7);
+}
+
+async fn names_are_in_the_order_of_their_bytes(f: &Fixture) {
+    // A language would have upper and lower case side by side, and punctuation before everything or nowhere.
+    let lower = ["0", "10", "2", "a", "a-b", "a-c", "a.b", "a0", "a_b", "ab", "ab-", "abc", "b"];
+    let any = ["10", "2", "B", "a", "a-b", "a.b", "aB", "a_b", "ab", "b"];
+    assert!(lower.is_sorted() && any.is_sorted());
+    for name in lower.iter().rev() {
+        f.engine.create_image(new_image(name)).await.expect("an image");
+    }
+    let images = paged(async |page| f.engine.list_images(Scope::All, page).await).await;
+    assert_eq!(images.iter().map(|image| image.name.as_ref()).collect::<Vec<_>>(), lower);
+
+    let (image, version) = f.published_as("debian", "1.0", &bytes(1, 10)).await;
+    for name in any.iter().rev() {
+        f.engine.put_alias(&image, &alias(name), &version).await.expect("an alias");
+    }
+    let aliases = paged(async |page| f.engine.list_aliases(&image, Scope::Published, page).await).await;
+    assert_eq!(aliases.iter().map(|alias| alias.alias.as_ref()).collect::<Vec<_>>(), any);
+
+    let draft = f.draft_as("debian", "2.0").await;
+    let artifact = f.artifact(&draft, "raw", &bytes(1, 10)).await;
+    for name in any.iter().rev() {
+        let new = attachment(name, b"");
+        f.engine.add_attachment(&draft.0, &draft.1, artifact, new).await.expect("an attachment");
+    }
+    let manifest = f.engine.get_manifest(&draft.0, &draft.1, Scope::All).await.expect("a manifest");
+    let attachments = &manifest.artifacts[0].attachments;
+    assert_eq!(attachments.iter().map(|attachment| attachment.name.as_ref()).collect::<Vec<_>>(), any);
 }
 
 async fn cursors_that_no_list_gave(f: &Fixture) {

@@ -1,3 +1,5 @@
+-- PostgreSQL sorts texts as a language would. What lists are sorted and paged by sorts by bytes, as in SQLite: collate "C".
+
 -- One row: the lock for decisions about the server as a whole, and the name of the store whose objects the rows know.
 create table if not exists instance (
   id integer primary key check (id = 1),
@@ -15,7 +17,7 @@ insert into catalog_generation (id, n) values (1, 0) on conflict do nothing;
 
 create table if not exists images (
   id uuid primary key,
-  name text not null unique,
+  name text collate "C" not null unique,
   display_name text,
   description text,
   created_at timestamptz not null,
@@ -54,7 +56,7 @@ create index if not exists artifacts_blob on artifacts (blob_digest);
 create table if not exists attachments (
   id uuid primary key,
   artifact_id uuid not null references artifacts (id),
-  name text not null,
+  name text collate "C" not null,
   blob_digest text not null,
   blob_size bigint not null check (blob_size >= 0),
   media_type text not null,
@@ -66,7 +68,7 @@ create index if not exists attachments_blob on attachments (blob_digest);
 create table if not exists aliases (
   id uuid primary key,
   image_id uuid not null references images (id),
-  alias text not null,
+  alias text collate "C" not null,
   version_id uuid not null references versions (id),
   created_at timestamptz not null,
   updated_at timestamptz not null,
@@ -196,7 +198,7 @@ create table if not exists events (
 create index if not exists events_subject on events (subject, subject_id, at);
 
 create table if not exists principals (
-  id text primary key,
+  id text collate "C" primary key,
   kind text not null check (kind in ('user', 'service')),
   display_name text not null,
   attributes jsonb,
@@ -206,15 +208,15 @@ create table if not exists principals (
 create unique index if not exists principals_bootstrap on principals (bootstrap) where bootstrap;
 
 create table if not exists principal_roles (
-  principal_id text not null references principals (id) on delete cascade,
+  principal_id text collate "C" not null references principals (id) on delete cascade,
   role text not null,
   created_at timestamptz not null,
   primary key (principal_id, role)
 );
 
 create table if not exists api_tokens (
-  id text primary key,
-  principal_id text not null references principals (id) on delete cascade,
+  id text collate "C" primary key,
+  principal_id text collate "C" not null references principals (id) on delete cascade,
   name text,
   lookup_id text not null unique,
   secret_sha256 bytea not null,
