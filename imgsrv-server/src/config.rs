@@ -1,5 +1,6 @@
 //! The configuration: flags, and a variable `IMGSRV_…` for each.
 
+mod postgres;
 mod s3;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use chrono::TimeDelta;
 use clap::{ArgAction, Args, ValueEnum};
 use imgsrv_core::Settings;
 
+pub(crate) use self::postgres::PostgresSettings;
 pub(crate) use s3::{Checksum, S3};
 
 use crate::telemetry::Verbosity;
@@ -56,6 +58,10 @@ pub(crate) struct Config {
     /// PostgreSQL database; without it, SQLite in the data folder
     #[arg(long, global = true, env = "IMGSRV_POSTGRES_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) postgres_url: Option<PostgresUrl>,
+
+    #[command(flatten)]
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "there is nothing that could be set"))]
+    pub(crate) postgres: PostgresSettings,
 
     #[command(flatten)]
     s3: s3::S3Flags,

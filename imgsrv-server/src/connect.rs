@@ -70,7 +70,7 @@ async fn builder(config: &Config, schema: Schema, store: Operator) -> Result<Bui
 async fn database(config: &Config, schema: Schema) -> Result<Database, Failure> {
     match &config.postgres_url {
         #[cfg(feature = "postgres")]
-        Some(url) => postgres::open(url, schema).await,
+        Some(url) => postgres::open(url, &config.postgres, schema).await,
         #[cfg(not(feature = "postgres"))]
         Some(_) => Err(Failure::Config("--postgres-url: this imgsrv was built without PostgreSQL".to_owned())),
         #[cfg(feature = "sqlite")]

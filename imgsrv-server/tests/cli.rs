@@ -1,6 +1,9 @@
 //! What the command line says: help, version, and one line for everything that it cannot use.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::{Command, Output};
+
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 
 /// The binary in an environment of which it knows nothing.
 fn imgsrv(args: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -71,6 +74,10 @@ fn what_cannot_be_used_is_named() {
         &["--cas-promotion-error-backoff=2m", "serve"],
         &["--postgres-url=mysql://h/d"],
         &["--postgres-url"],
+        &["--postgres-connections=0"],
+        &["--postgres-connections=10001"],
+        &["--postgres-statement-timeout=600h"],
+        &["--postgres-connect-timeout=30"],
         &["--s3-endpoint=http://127.0.0.1:9000"],
         &["--s3-endpoint=h", "--s3-use-tls=maybe"],
         &["--s3-endpoint=h", "--s3-checksum=md5"],
@@ -100,6 +107,9 @@ fn a_variable_is_as_good_as_a_flag() {
         ("IMGSRV_LOG_FORMAT", "xml", "--log-format:"),
         ("IMGSRV_S3_ENDPOINT", "s3.example.org", "--s3-bucket: missing, and --s3-endpoint needs it"),
         ("IMGSRV_METRICS_LISTEN", "127.0.0.1:9464", "--metrics-listen:"),
+        ("IMGSRV_POSTGRES_CONNECTIONS", "many", "--postgres-connections:"),
+        ("IMGSRV_POSTGRES_STATEMENT_TIMEOUT", "30", "--postgres-statement-timeout:"),
+        ("IMGSRV_POSTGRES_CONNECT_TIMEOUT", "soon", "--postgres-connect-timeout:"),
     ] {
         let line = refused(&["serve"], &[(variable, value)]);
         assert!(line.starts_with(&format!("error: {flag}")), "{line}");
@@ -160,6 +170,44 @@ fn a_database_that_does_not_answer_is_one_line() {
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert_eq!(text(&output.stderr).lines().count(), 1, "{}", text(&output.stderr));
         assert!(!missing.exists(), "{args:?} made something");
+    }
+}
+
+#[test]
+fn a_postgresql_that_is_not_there_is_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Bound and not listened on: nobody else gets the port, and whoever tries it is refused.
+    let held = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&held, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = SocketAddrV4::try_from(getsockname(&held).expect("a name")).expect("an address").port();
+    let url = format!("postgres://u:hunter2@127.0.0.1:{port}/d?sslmode=disable");
+    let there = format!("127.0.0.1:{port}");
+    for args in [&["serve"][..], &["worker"], &["migrate"], &["check"], &["bootstrap-token"]] {
+        let run = |patience| {
+            let data = folder.path().to_str().expect("UTF-8");
+            let variables = [
+                ("IMGSRV_DATA_DIR", data),
+                ("IMGSRV_POSTGRES_URL", &url),
+                ("IMGSRV_POSTGRES_CONNECT_TIMEOUT", patience),
+            ];
+            std::fs::create_dir_all(folder.path().join("objects")).expect("a store");
+            let output = imgsrv(args, &variables);
+            assert_eq!(output.status.code(), Some(1), "{args:?}: {}", text(&output.stderr));
+            let lines: Vec<String> = text(&output.stderr).lines().map(str::to_owned).collect();
+            assert!(lines.iter().all(|line| line.contains(&there) && !line.contains("hunter2")), "{lines:?}");
+            lines
+        };
+        let once = run("0s");
+        assert_eq!(once.len(), 1, "{once:?}");
+        assert!(once[0].starts_with(&format!("error: PostgreSQL at {there} could not be reached: ")), "{once:?}");
+        let some = run("300ms");
+        let (last, tries) = some.split_last().expect("lines");
+        assert!(tries.iter().all(|line| line.contains("waiting for PostgreSQL")), "{tries:?}");
+        assert_eq!(tries.len(), 2, "after a quarter of a second, and at the end: {tries:?}");
+        assert!(
+            last.starts_with(&format!("error: PostgreSQL at {there} could not be reached within 300ms: ")),
+            "{last}"
+        );
     }
 }
 

@@ -1,18 +1,23 @@
 //! PostgreSQL, which any number of nodes share.
 
+mod waiting;
+
 use std::time::Duration;
 
 use sea_orm::SqlxPostgresConnector;
+use sea_orm::sqlx::ConnectOptions;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sea_orm::sqlx::{ConnectOptions, Error as SqlxError};
 
-use super::{Database, Schema, prepare, unusable};
+use super::{Database, Schema, prepare};
 use crate::cli::Failure;
-use crate::config::PostgresUrl;
+use crate::config::{PostgresSettings, PostgresUrl};
 
-const CONNECTIONS: u32 = 20;
+/// How long a request waits for a connection of the pool, or for PostgreSQL to be there again, before it is refused.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-const STATEMENT_TIMEOUT: &str = "30s";
+/// PostgreSQL keeps what it has learnt of the schema with each connection, until the connection ends.
+const MAX_LIFETIME: Duration = Duration::from_mins(30);
+/// A peak leaves connections behind that other nodes may want.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// What the URL says, with the meaning that libpq gives to `sslmode`.
 pub(crate) fn options(url: &str) -> Option<PgConnectOptions> {
@@ -27,23 +32,23 @@ pub(crate) fn options(url: &str) -> Option<PgConnectOptions> {
 }
 
 /// The pool is made here and not by sea-orm, which puts the URL with its password into a trace span.
-pub(super) async fn open(url: &PostgresUrl, schema: Schema) -> Result<Database, Failure> {
+pub(super) async fn open(url: &PostgresUrl, settings: &PostgresSettings, schema: Schema) -> Result<Database, Failure> {
     let unusable_url = || Failure::Config("--postgres-url: not a usable URL".to_owned());
     let options = options(url.reveal())
         .ok_or_else(unusable_url)?
         .application_name("imgsrv")
-        .options([("statement_timeout", STATEMENT_TIMEOUT)])
+        .options([("statement_timeout", settings.statement_timeout.as_millis())])
         .disable_statement_logging();
-    let address = format!("PostgreSQL at {}:{}", options.get_host(), options.get_port());
+    waiting::until_it_answers(&options, settings.connect_timeout).await?;
     let pool = PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
+        .max_connections(settings.connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_with(options)
-        .await
-        .map_err(|err| match err {
-            SqlxError::PoolTimedOut => Failure::run(format!("{address} does not answer")),
-            err => unusable(&address, err),
-        })?;
+        .max_lifetime(MAX_LIFETIME)
+        .idle_timeout(IDLE_TIMEOUT)
+        // A round trip for each use. Without it, a restart of PostgreSQL would fail as many requests afterwards as there
+        // are connections that it has cut.
+        .test_before_acquire(true)
+        .connect_lazy_with(options);
     let db = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
     prepare(&db, schema).await?;
     Ok(Database { writer: db, reader: None })

@@ -1,9 +1,12 @@
-//! Two nodes on PostgreSQL and a shared folder.
+//! On PostgreSQL: two nodes and a shared folder, and a database that is away.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 
 use futures_util::future::join_all;
 use imgsrv_core::testing::Postgres;
 
-use crate::server::{Folder, Server, bytes, digest, id};
+use crate::server::{Folder, Server, bytes, digest, id, program};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_start_on_an_empty_database_and_share_the_work() {
@@ -67,4 +70,73 @@ async fn without_its_database_a_server_says_so_and_lives_on() {
     server.anonymous().get("/v1/uploads").await.problem(401, "unauthorized");
     server.anonymous().get("/healthz").await.no_content();
     server.stop();
+}
+
+/// A command of the program on a PostgreSQL.
+fn command(folder: &Folder, url: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.arg("--data-dir").arg(folder.data()).args(["--postgres-url", url]).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// The lines that a program says, as it says them.
+fn lines(child: &mut Child) -> impl Iterator<Item = String> {
+    let stderr = child.stderr.take().expect("standard error");
+    BufReader::new(stderr).lines().map(|line| line.expect("UTF-8"))
+}
+
+#[test]
+fn a_start_waits_for_its_database() {
+    let mut postgres = Postgres::start().expect("PostgreSQL");
+    postgres.create_database("imgsrv").expect("a database");
+    postgres.stop().expect("it stops");
+    let (folder, url) = (Folder::new(), postgres.url("imgsrv").replace("imgsrv@", "imgsrv:hunter2@"));
+    for arguments in [&["migrate"][..], &["check"]] {
+        let mut child =
+            command(&folder, &url, arguments).args(["--postgres-connect-timeout", "10m"]).spawn().expect("a program");
+        let mut lines = lines(&mut child);
+        let waiting = lines.next().expect("a line");
+        assert!(waiting.contains(&format!("waiting for PostgreSQL at 127.0.0.1:{}", postgres.port())), "{waiting}");
+        postgres.start_again().expect("it starts");
+        let rest: Vec<String> = lines.collect();
+        assert!(!waiting.contains("hunter2") && !rest.concat().contains("hunter2"), "{rest:?}");
+        assert!(child.wait().expect("its end").success(), "{rest:?}");
+        postgres.stop().expect("it stops");
+    }
+    // Whoever waits can be told not to.
+    let mut child = command(&folder, &url, &["--listen", "127.0.0.1:0"]).spawn().expect("a program");
+    lines(&mut child).next().expect("a line");
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill").success());
+    assert!(child.wait().expect("its end").success());
+}
+
+#[test]
+fn what_waiting_does_not_mend_is_not_waited_for() {
+    let postgres = Postgres::start().expect("PostgreSQL");
+    let folder = Folder::new();
+    for sql in [
+        "create database imgsrv".to_owned(),
+        "create role guest login password 'secret'".to_owned(),
+        // The server trusts everybody who has not this name.
+        format!(
+            "copy (values ('host all guest 127.0.0.1/32 scram-sha-256'), ('host all all 127.0.0.1/32 trust')) to '{}'",
+            postgres.psql("postgres", "show hba_file").expect("a path")
+        ),
+        "select pg_reload_conf()".to_owned(),
+    ] {
+        postgres.psql("postgres", &sql).expect(&sql);
+    }
+    let port = postgres.port();
+    for (url, why) in [
+        (format!("postgres://guest:hunter2@127.0.0.1:{port}/imgsrv"), "password authentication failed"),
+        (format!("postgres://imgsrv:hunter2@127.0.0.1:{port}/other"), "database \"other\" does not exist"),
+        (format!("postgres://imgsrv:hunter2@127.0.0.1:{port}/imgsrv?sslmode=require"), "TLS"),
+    ] {
+        let output = command(&folder, &url, &["migrate", "--postgres-connect-timeout=10m"]).output().expect("an end");
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert!(said.starts_with(&format!("error: PostgreSQL at 127.0.0.1:{port} is not usable: ")), "{said}");
+        assert!(said.contains(why) && !said.contains("hunter2"), "{said}");
+    }
 }
