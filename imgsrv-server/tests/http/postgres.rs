@@ -2,11 +2,16 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use imgsrv_core::testing::Postgres;
+use reqwest::{Body, Method};
+use tokio::sync::oneshot;
 
-use crate::server::{Folder, Server, bytes, digest, id, program};
+use crate::server::{Api, Folder, Server, bytes, digest, id, program, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_start_on_an_empty_database_and_share_the_work() {
@@ -69,6 +74,117 @@ async fn without_its_database_a_server_says_so_and_lives_on() {
     }
     server.anonymous().get("/v1/uploads").await.problem(401, "unauthorized");
     server.anonymous().get("/healthz").await.no_content();
+    server.stop();
+}
+
+/// A client that goes on reading while the database comes and goes.
+struct Reader {
+    answered: AtomicU32,
+    refused: AtomicU32,
+}
+
+impl Reader {
+    async fn read(&self, api: Api, path: String, stop: Arc<AtomicBool>) {
+        while !stop.load(Ordering::Relaxed) {
+            let answer = api.get(&path).await;
+            match answer.status.as_u16() {
+                200 => self.answered.fetch_add(1, Ordering::Relaxed),
+                // That it says when to come back is checked of every answer.
+                _ => {
+                    answer.problem(503, "unavailable");
+                    self.refused.fetch_add(1, Ordering::Relaxed)
+                }
+            };
+        }
+    }
+}
+
+/// Waits until something holds for each of some counts.
+async fn until(readers: &[Arc<Reader>], holds: impl Fn(&Reader) -> bool) {
+    while !readers.iter().all(|reader| holds(reader)) {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_restarted_is_found_again() {
+    let mut postgres = Postgres::start().expect("PostgreSQL");
+    postgres.create_database("imgsrv").expect("a database");
+    let arguments = ["--job-lease=2s", "--cas-promotion-error-backoff=10ms", "--cas-promotion-error-backoff-max=100ms"];
+    let url = postgres.url("imgsrv");
+    let server = Server::start_in(Folder::new(), &[&["--postgres-url", &url], &arguments[..]].concat());
+    let (api, anybody) = (server.writer().await, server.anonymous());
+    let artifact = api.release("debian", "1.0", b"published").await;
+
+    // A job that is tried again and again: the store cannot tell what it has of one blob.
+    let stuck = bytes(1, 1000);
+    api.draft("debian", "2.0", &stuck).await;
+    let (objects, away) = (server.folder.objects_of(&stuck), server.folder.path().join("away"));
+    std::fs::rename(&objects, &away).expect("objects");
+    std::fs::write(&objects, "in the way").expect("a file");
+    let job = id(&api.act("/v1/images/debian/versions/2.0/publish").await.accepted());
+    let job_path = format!("/v1/publish-jobs/{job}");
+    while api.get(&job_path).await.ok()["steps"][0]["attempt_count"].as_i64() < Some(2) {}
+
+    // A part whose last byte has not been sent.
+    let whole = bytes(2, 300_000);
+    let upload = id(&api.begin(&whole).await);
+    let (go_on, told) = oneshot::channel::<()>();
+    let (head, tail) = (whole[..200_000].to_vec(), whole[200_000..].to_vec());
+    let rest = stream::once(async move {
+        told.await.ok();
+        Ok::<_, std::io::Error>(tail)
+    });
+    let body = Body::wrap_stream(stream::iter([Ok(head)]).chain(rest));
+    let request = api.request(Method::PUT, &format!("/v1/uploads/{upload}/parts/1")).body(body);
+    let part = tokio::spawn(send(request));
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let paths = [
+        (&anybody, "/v1/images/debian/versions/1.0".to_owned()),
+        (&anybody, format!("/v1/images/debian/versions/1.0/artifacts/{artifact}/download")),
+        (&anybody, format!("/v1/blobs/{}", digest(b"published"))),
+        (&api, "/v1/uploads".to_owned()),
+        (&api, job_path),
+    ];
+    let readers: Vec<_> = paths.iter().map(|_| Arc::new(Reader { answered: 0.into(), refused: 0.into() })).collect();
+    let reading: Vec<_> = paths
+        .into_iter()
+        .zip(&readers)
+        .map(|((api, path), reader)| {
+            let (api, reader, stop) = (api.clone(), Arc::clone(reader), Arc::clone(&stop));
+            tokio::spawn(async move { reader.read(api, path, stop).await })
+        })
+        .collect();
+    until(&readers, |reader| reader.answered.load(Ordering::Relaxed) > 2).await;
+
+    tokio::task::block_in_place(|| postgres.stop()).expect("it stops");
+    let ready = anybody.get("/readyz").await.problem(503, "unavailable");
+    assert_eq!(ready["detail"], "no answer from: database");
+    until(&readers, |reader| reader.refused.load(Ordering::Relaxed) > 0).await;
+    go_on.send(()).expect("a part in progress");
+    part.await.expect("an answer").problem(503, "unavailable");
+    api.act("/v1/images/debian/versions/2.0/publish").await.problem(503, "unavailable");
+
+    tokio::task::block_in_place(|| postgres.start_again()).expect("it starts");
+    while anybody.get("/readyz").await.status.as_u16() != 204 {}
+    let before: Vec<_> = readers.iter().map(|reader| reader.answered.load(Ordering::Relaxed)).collect();
+    for (reader, before) in readers.iter().zip(before) {
+        until(std::slice::from_ref(reader), |reader| reader.answered.load(Ordering::Relaxed) > before + 1).await;
+    }
+    let refused: Vec<_> = readers.iter().map(|reader| reader.refused.load(Ordering::Relaxed)).collect();
+    let part = api.put_part(&upload, 1, whole.clone()).await.ok();
+    assert_eq!(api.complete(&upload, &[part]).await.ok()["state"], "ready");
+    std::fs::remove_file(&objects).expect("the file");
+    std::fs::rename(&away, &objects).expect("objects");
+    assert_eq!(api.wait_for_job(&job).await["state"], "succeeded");
+    api.release("debian", "3.0", b"afterwards").await;
+    stop.store(true, Ordering::Relaxed);
+    for reading in reading {
+        reading.await.expect("no other answer than these");
+    }
+    let later: Vec<_> = readers.iter().map(|reader| reader.refused.load(Ordering::Relaxed)).collect();
+    assert_eq!(later, refused, "no connection that the restart has cut fails a request afterwards");
     server.stop();
 }
 
