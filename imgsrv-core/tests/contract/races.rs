@@ -556,7 +556,10 @@ async fn alias_and_alias(f: &Fixture) {
         version("2.0")
     );
     let told = f.events(Subject::Alias, one.id).await;
-    assert_eq!(told, ["system:engine: created [- → 1.0]", "system:engine: moved [1.0 → 2.0]"]);
+    assert_eq!(
+        told,
+        ["system:engine: created debian/latest [- → 1.0]", "system:engine: moved debian/latest [1.0 → 2.0]"]
+    );
 }
 
 async fn alias_moves(f: &Fixture) {
@@ -569,7 +572,10 @@ async fn alias_moves(f: &Fixture) {
     let (one, two) = (one.expect("the alias"), two.expect("the alias"));
     assert_eq!(one.id, two.id);
     let told = f.events(Subject::Alias, one.id).await;
-    assert_eq!(told[1..], ["system:engine: moved [1.0 → 2.0]", "system:engine: moved [2.0 → 3.0]"]);
+    assert_eq!(
+        told[1..],
+        ["system:engine: moved debian/latest [1.0 → 2.0]", "system:engine: moved debian/latest [2.0 → 3.0]"]
+    );
     assert_eq!(f.count("select n from catalog_generation").await, before + 2);
     let delete = {
         let engine = f.engine.clone();
