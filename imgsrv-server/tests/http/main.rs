@@ -1,5 +1,5 @@
-//! Stories told to the built program over TCP, on the embedded default: SQLite and a folder. One file a noun of the API;
-//! `server` is what they are told with.
+//! Stories told to the built program over TCP, on the embedded default where nothing else is said: SQLite and a folder.
+//! One file a noun of the API; `server` is what they are told with.
 
 #![allow(clippy::pedantic, clippy::style, clippy::complexity, clippy::perf, reason = "a test is read, not called")]
 
@@ -19,6 +19,7 @@ mod health;
 mod identity;
 mod jobs;
 mod lists;
+mod nodes;
 mod parts;
 mod postgres;
 mod problems;

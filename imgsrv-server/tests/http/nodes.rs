@@ -1,0 +1,234 @@
+//! Several nodes on PostgreSQL and Garage, which keep nothing of their own.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use imgsrv_core::testing::{Garage, Postgres};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::server::{Folder, Server, artifact, bytes, digest, id, program};
+
+const NODES: usize = 3;
+const IMAGES: u64 = 5;
+const VERSIONS: u64 = 50;
+const ARTIFACTS: u64 = 3;
+const FORMATS: [&str; ARTIFACTS as usize] = ["raw", "iso", "vmdk"];
+
+/// The servers that the nodes share.
+struct Shared {
+    postgres: Postgres,
+    garage: Garage,
+}
+
+impl Shared {
+    fn start() -> Self {
+        let (postgres, garage) = (Postgres::start().expect("PostgreSQL"), Garage::start().expect("Garage"));
+        postgres.create_database("imgsrv").expect("a database");
+        garage.create_bucket("images").expect("a bucket");
+        Self { postgres, garage }
+    }
+
+    /// Starts a node with the variables of the wire contract.
+    fn node(&self) -> Server {
+        let mut command = Command::new(program());
+        command
+            .env("IMGSRV_POSTGRES_URL", self.postgres.url("imgsrv"))
+            .env("IMGSRV_S3_ENDPOINT", self.garage.endpoint())
+            .env("IMGSRV_S3_BUCKET", "images")
+            .env("IMGSRV_S3_ACCESS_KEY_ID", Garage::ACCESS_KEY_ID)
+            .env("IMGSRV_S3_SECRET_ACCESS_KEY", Garage::SECRET_ACCESS_KEY)
+            .env("IMGSRV_S3_REGION", Garage::REGION)
+            .env("IMGSRV_S3_USE_TLS", "false")
+            .env("IMGSRV_JOB_LEASE", "2s");
+        let folder = Folder::new();
+        let command = {
+            command.arg("--data-dir").arg(folder.data());
+            command
+        };
+        Server::spawn(command, folder)
+    }
+
+    fn ask(&self, sql: &str) -> String {
+        self.postgres.psql("imgsrv", sql).expect(sql)
+    }
+}
+
+/// A client that is sent to any node, and to another one when that does not answer.
+#[derive(Clone)]
+struct Balanced {
+    client: Client,
+    urls: Arc<Mutex<Vec<String>>>,
+    token: String,
+}
+
+impl Balanced {
+    /// The answer of whichever node gives one; asks again for as long as they say that they cannot now.
+    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Vec<u8>) {
+        self.send(method, path, |request| match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        with: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> (StatusCode, Vec<u8>) {
+        loop {
+            let url = {
+                let urls = self.urls.lock().expect("no panic");
+                urls[fastrand::usize(..urls.len())].clone()
+            };
+            let request = self.client.request(method.clone(), format!("{url}{path}")).bearer_auth(&self.token);
+            if let Ok(answer) = with(request).send().await {
+                let status = answer.status();
+                assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{method} {path}");
+                if let (false, Ok(body)) = (status == StatusCode::SERVICE_UNAVAILABLE, answer.bytes().await) {
+                    return (status, body.to_vec());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn json(&self, method: Method, path: &str, body: Option<&Value>, expected: &[u16]) -> Value {
+        let (status, body) = self.call(method, path, body).await;
+        let text = String::from_utf8_lossy(&body);
+        assert!(expected.contains(&status.as_u16()), "{path}: {status} {text}");
+        serde_json::from_slice(&body).unwrap_or(Value::Null)
+    }
+
+    /// Sends bytes in two parts, each to some node.
+    async fn upload(&self, whole: &[u8]) {
+        let promise = json!({"expected_digest": digest(whole), "expected_size_bytes": whole.len()});
+        let begun = self.json(Method::POST, "/v1/uploads", Some(&promise), &[200, 201]).await;
+        let path = format!("/v1/uploads/{}", id(&begun));
+        if begun["state"] != "ready" {
+            let (first, rest) = whole.split_at(whole.len().min(5 << 20));
+            let mut parts = Vec::new();
+            for (number, bytes) in [(1, first), (2, rest)] {
+                let part = format!("{path}/parts/{number}");
+                let (status, body) = self.send(Method::PUT, &part, |request| request.body(bytes.to_vec())).await;
+                assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+                let part: Value = serde_json::from_slice(&body).expect("a part");
+                parts.push(json!({"number": number, "etag": part["etag"], "size_bytes": part["size_bytes"]}));
+            }
+            parts.retain(|part| part["size_bytes"] != 0);
+            let list = json!({ "parts": parts });
+            self.json(Method::POST, &format!("{path}/complete"), Some(&list), &[200]).await;
+        }
+        let session = self.wait_for(&path, &["ready", "failed"]).await;
+        assert_eq!(session["state"], "ready", "{session}");
+    }
+
+    async fn wait_for(&self, path: &str, states: &[&str]) -> Value {
+        loop {
+            let shown = self.json(Method::GET, path, None, &[200]).await;
+            if states.contains(&shown["state"].as_str().expect("a state")) {
+                return shown;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Publishes a version of three artifacts. Whatever was done by a request whose answer was lost is there already.
+    async fn release(&self, number: u64) {
+        let image = format!("image{}", number % IMAGES);
+        self.json(Method::POST, "/v1/images", Some(&json!({"name": image})), &[201, 409]).await;
+        let versions = format!("/v1/images/{image}/versions");
+        self.json(Method::POST, &versions, Some(&json!({"version": number.to_string()})), &[201, 409]).await;
+        let version = format!("{versions}/{number}");
+        for (content, format) in contents(number).iter().zip(FORMATS) {
+            self.upload(content).await;
+            let artifact = artifact(content, json!({"format": format}));
+            self.json(Method::POST, &format!("{version}/artifacts"), Some(&artifact), &[201, 409]).await;
+        }
+        let job = self.json(Method::POST, &format!("{version}/publish"), None, &[202]).await;
+        let job = self.wait_for(&format!("/v1/publish-jobs/{}", id(&job)), &["succeeded", "failed"]).await;
+        assert_eq!(job["state"], "succeeded", "{job}");
+        let latest = json!({"version": number.to_string()});
+        self.json(Method::PUT, &format!("/v1/images/{image}/aliases/latest"), Some(&latest), &[200]).await;
+    }
+}
+
+/// What a version consists of; now and then more than one part takes.
+fn contents(version: u64) -> [Vec<u8>; ARTIFACTS as usize] {
+    [0, 1, 2].map(|n| {
+        let size = if version % 10 == 0 && n == 0 { (5 << 20) + 1000 } else { 100_000 };
+        bytes(version * ARTIFACTS + n, size)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_publish_while_one_of_them_is_killed() {
+    let shared = Arc::new(Shared::start());
+    let mut nodes: Vec<Server> = std::thread::scope(|scope| {
+        let starting: Vec<_> = (0..NODES).map(|_| scope.spawn(|| shared.node())).collect();
+        starting.into_iter().map(|node| node.join().expect("a node")).collect()
+    });
+    let tokens: Vec<_> = nodes.iter().filter_map(|node| node.token.clone()).collect();
+    assert_eq!(tokens.len(), 1, "one bootstrap token between all that start at once");
+    let token = nodes[0].client(tokens.first().cloned()).new_token("content-writer").await;
+    let urls = Arc::new(Mutex::new(nodes.iter().map(|node| node.url.clone()).collect::<Vec<_>>()));
+    let client = Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
+    let balanced = Balanced { client, urls: Arc::clone(&urls), token };
+
+    let done = Arc::new(AtomicBool::new(false));
+    let killing = tokio::task::spawn_blocking({
+        let (shared, done) = (Arc::clone(&shared), Arc::clone(&done));
+        move || {
+            let mut kills = 0;
+            while !done.load(Ordering::Relaxed) {
+                let victim = fastrand::usize(..NODES);
+                nodes.remove(victim).kill();
+                let node = shared.node();
+                urls.lock().expect("no panic")[victim] = node.url.clone();
+                nodes.insert(victim, node);
+                kills += 1;
+            }
+            (nodes, kills)
+        }
+    });
+    let versions = stream::iter(0..VERSIONS).map(|number| {
+        let balanced = balanced.clone();
+        tokio::spawn(async move { balanced.release(number).await })
+    });
+    versions.buffer_unordered(6).for_each(async |released| released.expect("a release")).await;
+    done.store(true, Ordering::Relaxed);
+    let (nodes, kills) = killing.await.expect("nodes");
+    assert!(kills >= 3, "a node was killed only {kills} times");
+
+    for number in 0..VERSIONS {
+        let image = format!("image{}", number % IMAGES);
+        let version = format!("/v1/images/{image}/versions/{number}");
+        let manifest = balanced.json(Method::GET, &version, None, &[200]).await;
+        let entries = manifest["artifacts"].as_array().expect("artifacts");
+        assert_eq!(entries.len(), FORMATS.len(), "{manifest}");
+        for (content, format) in contents(number).into_iter().zip(FORMATS) {
+            let entry = entries.iter().find(|entry| entry["artifact"]["format"] == format).expect("an artifact");
+            let path = format!("{version}/artifacts/{}/download", id(&entry["artifact"]));
+            let (status, body) = balanced.call(Method::GET, &path, None).await;
+            assert!(status == 200 && body == content, "{path}: {status}, {} bytes", body.len());
+        }
+    }
+    let count = |sql: &str| shared.ask(sql).parse::<u64>().expect(sql);
+    assert_eq!(count("select count(*) from jobs where kind = 'publish'"), VERSIONS, "one job each");
+    assert_eq!(count("select count(*) from jobs where kind = 'publish' and outcome = 'succeeded'"), VERSIONS);
+    assert_eq!(count("select count(*) from events where what = 'published'"), VERSIONS, "each ended once");
+    assert_eq!(count("select count(*) from publish_steps where state = 'succeeded'"), 3 * VERSIONS);
+    assert_eq!(count("select count(*) from publish_steps where state <> 'succeeded' or attempts < 1"), 0);
+    // A step ran again only where its worker was killed, and a killed worker held at most as many jobs as it works on.
+    let again = count("select coalesce(sum(attempts - 1), 0) from publish_steps");
+    assert!(again <= 2 * kills, "{again} steps ran again, though nodes were killed {kills} times");
+    assert_eq!(count("select count(*) from uploads where state in ('completed', 'ingesting')"), 0);
+    for node in nodes {
+        node.stop();
+    }
+}
