@@ -22,7 +22,8 @@ async fn an_alias_moves_and_stays_itself() {
     );
     let target = reader.get("/v1/images/debian/versions/2.0").await.ok()["version"].clone();
     assert_eq!((&moved["version_id"], &moved["image_id"]), (&target["id"], &target["image_id"]));
-    assert_ne!((&moved["version_id"], &moved["updated_at"]), (&first["version_id"], &first["updated_at"]));
+    assert_ne!(moved["version_id"], first["version_id"]);
+    assert_ne!(moved["updated_at"], first["updated_at"]);
     assert_eq!(reader.get(&format!("{refs}/stable")).await.ok(), target, "a reference is shown as its version");
     assert_eq!(reader.get(&stable).await.ok(), moved);
 

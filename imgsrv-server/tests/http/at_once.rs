@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Api, Server, artifact, attachment, bytes, id, names};
+use crate::server::{Answer, Api, Server, artifact, attachment, bytes, id, names, until};
 
 /// The same request many times at once.
 async fn at_once(ask: impl AsyncFn() -> Answer) -> Vec<Answer> {
@@ -83,9 +83,7 @@ async fn sessions_for_one_digest_run_side_by_side() {
     }
     // One of them made the blob; what the others sent is not needed.
     let objects = || std::fs::read_dir(server.folder.objects_of(&whole)).expect("objects").count();
-    while objects() > 1 {
-        tokio::task::yield_now().await;
-    }
+    until("the other objects are gone", async || objects() == 1).await;
     let artifact = api.release("debian", "1.0", &whole).await;
     let path = format!("/v1/images/debian/versions/1.0/artifacts/{artifact}/download");
     assert!(server.anonymous().get(&path).await.body == whole);

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::server::{Api, Server, artifact, attachment, bytes, connect, digest, id, read_until, request, send};
+use crate::server::{Api, Server, artifact, attachment, bytes, connect, digest, id, read_until, request, send, until};
 
 fn download(image: &str, artifact: &str) -> String {
     format!("/v1/images/{image}/versions/1.0/artifacts/{artifact}/download")
@@ -221,7 +221,11 @@ async fn an_object_that_ends_early_is_never_a_complete_looking_answer() {
 
     // The blob is known as damaged now: told at once, and asked for again.
     let path = path.as_str();
-    while server.anonymous().request(Method::GET, path).send().await.expect("an answer").status().as_u16() != 503 {}
+    let reader = server.anonymous();
+    until("the damage is known", async || {
+        reader.request(Method::GET, path).send().await.expect("an answer").status() == 503
+    })
+    .await;
     server.anonymous().get(path).await.problem(503, "unavailable");
     assert_eq!(writer.begin(&whole).await["state"], "created");
     assert_eq!(writer.upload(&whole).await, digest(&whole));
@@ -250,14 +254,12 @@ async fn readers_that_leave_take_nothing_with_them() {
     for _ in 0..50 {
         drop(begin(&server, &download("debian", &artifact)));
     }
-    let sockets = || {
+    let open = || {
         let folder = format!("/proc/{}/fd", server.pid());
         let links =
             std::fs::read_dir(folder).expect("files").filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
         links.filter(|link| link.to_string_lossy().contains("blobs/sha256")).count()
     };
-    while sockets() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until("their files are closed", async || open() == 0).await;
     assert!(server.anonymous().get(&download("debian", &artifact)).await.body == whole);
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{Server, id, members, names};
+use crate::server::{Server, id, members, names, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_principal_has_the_roles_it_is_given() {
@@ -100,14 +100,13 @@ async fn a_token_is_shown_once_and_works_until_it_is_revoked() {
 
     let writer = server.client(Some(text));
     writer.get("/v1/uploads").await.ok();
-    let used = loop {
-        // Written down behind the request's back.
-        let listed = manager.get(&tokens).await.ok();
-        if let Some(used) = listed["api_tokens"][0]["last_used_at"].as_str() {
-            break used.to_owned();
-        }
-    };
-    assert!(used.ends_with('Z'), "{used}");
+    let mut used = Value::Null;
+    until("its use is noted", async || {
+        used = manager.get(&tokens).await.ok()["api_tokens"][0]["last_used_at"].clone();
+        !used.is_null()
+    })
+    .await;
+    assert!(used.as_str().is_some_and(|used| used.ends_with('Z')), "{used}");
 
     let revoke = format!("/v1/auth/api-tokens/{}", id(&issued));
     for _ in 0..2 {
@@ -137,8 +136,7 @@ async fn the_use_of_a_token_is_noted_once_a_minute() {
         let shown = async || manager.get(&tokens).await.ok()["api_tokens"][0]["last_used_at"].clone();
         let before = shown().await;
         writer.get("/v1/uploads").await.ok();
-        // Written down behind the request's back, so it takes a moment.
-        while moves && shown().await == before {}
+        until("its use is noted", async || !moves || shown().await != before).await;
         let after = shown().await;
         // As often as it takes to see a write that comes late.
         for _ in 0..50 {

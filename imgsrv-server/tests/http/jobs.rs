@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{Folder, Server, bytes, digest, id, members, names, raw, request, send};
+use crate::server::{Folder, Server, bytes, digest, id, members, names, raw, request, send, until};
 
 fn path_of(job: &Value) -> String {
     format!("/v1/publish-jobs/{}", id(job))
@@ -114,14 +114,13 @@ async fn a_store_that_is_away_for_a_while_fails_no_job() {
     let job = api.act("/v1/images/debian/versions/1.0/publish").await.accepted();
     let given_up = api.act("/v1/images/debian/versions/2.0/publish").await.accepted();
     for job in [&job, &given_up] {
-        loop {
+        until("it was tried again and again", async || {
             let waiting = api.get(&path_of(job)).await.ok();
             assert!(["queued", "running"].contains(&waiting["state"].as_str().expect("a state")), "{waiting}");
             assert!(waiting.get("failed_step").is_none() && waiting.get("failure_message").is_none(), "{waiting}");
-            if waiting["steps"][0]["attempt_count"].as_i64() > Some(3) {
-                break;
-            }
-        }
+            waiting["steps"][0]["attempt_count"].as_i64() > Some(3)
+        })
+        .await;
     }
     // Whoever does not want to wait gives it up, whether it runs just now or not.
     let abandoned = api.act(&format!("{}/abandon", path_of(&given_up))).await.ok();

@@ -7,7 +7,7 @@ mod program;
 mod raw;
 
 pub(crate) use answer::{Answer, id, members, names, send};
-pub(crate) use client::{Api, artifact, attachment, bytes, digest, with};
+pub(crate) use client::{Api, artifact, attachment, bytes, digest, until, with};
 pub(crate) use operations::{Operation, Who, World, body, forbidden, operations, unknown};
 pub(crate) use program::{Folder, Server, program};
 pub(crate) use raw::{connect, half_closed, raw, read_until, request};

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::server::{Folder, Server, bytes, digest, id, members};
+use crate::server::{Folder, Server, bytes, digest, id, members, until};
 use crate::uploads::{MIB, abort, complete, listed};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,9 +160,6 @@ async fn a_session_past_its_time_takes_nothing_and_is_swept() {
         assert_eq!(api.wait_for_upload(upload).await["state"], "aborted");
         api.put_part(upload, 1, whole.clone()).await.problem(412, "wrong-state");
     }
-    // Its bytes are freed behind that.
     let objects = || std::fs::read_dir(server.folder.objects_of(&whole)).map_or(0, Iterator::count);
-    while objects() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until("their bytes are freed", async || objects() == 0).await;
 }

@@ -119,13 +119,13 @@ impl Api {
 
     /// What a path shows when it shows one of these states.
     async fn wait_for(&self, path: &str, states: &[&str]) -> Value {
-        loop {
-            let shown = self.get(path).await.ok();
-            if states.iter().any(|state| shown["state"] == *state) {
-                return shown;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let mut shown = Value::Null;
+        until(&format!("{path} is one of {states:?}"), async || {
+            shown = self.get(path).await.ok();
+            states.iter().any(|state| shown["state"] == *state)
+        })
+        .await;
+        shown
     }
 
     /// A draft with one artifact of these bytes; the artifact's id.
@@ -154,6 +154,16 @@ impl Api {
         assert_eq!(job["state"], "succeeded", "{job}");
         artifact
     }
+}
+
+/// Waits for what happens behind the back of every request.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 fn promise(bytes: &[u8]) -> Value {
