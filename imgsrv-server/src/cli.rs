@@ -11,7 +11,7 @@ use imgsrv_server::auth;
 
 use crate::config::{Config, NOT_YET};
 use crate::connect::{self, Schema};
-use crate::{serve, telemetry};
+use crate::{healthcheck, serve, telemetry};
 
 /// Stores, catalogues, publishes and serves VM and disk images.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Command {
         #[arg(long, value_name = "DIGEST")]
         blob: Option<Digest>,
     },
+    /// Ask the server that listens where this configuration says whether it is ready
+    Healthcheck,
     /// Print the OpenAPI specification
     Openapi,
     /// Make a token that manages the server, valid for 24 hours
@@ -110,6 +112,7 @@ impl Cli {
             Command::Worker => serve::work(&config).await,
             Command::Migrate => connect::migrate(&config).await,
             Command::Check { blob } => check(&config, blob).await,
+            Command::Healthcheck => healthcheck::healthcheck(&config).await,
             Command::Openapi => print(&format!("{:#}", imgsrv_server::specification())),
             Command::BootstrapToken => {
                 let engine = connect::engine_without_store(&config).await?;

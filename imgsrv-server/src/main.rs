@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod connect;
+mod healthcheck;
 mod serve;
 mod telemetry;
 

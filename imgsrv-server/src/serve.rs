@@ -1,6 +1,7 @@
 //! The long-running commands: serving, and working in the background.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,9 +63,14 @@ pub(crate) async fn work(config: &Config) -> Result<(), Failure> {
     background.finish(config.shutdown_timeout).await
 }
 
-async fn bind(listen: &Listen) -> Result<TcpListener, Failure> {
+/// The addresses to listen on, best first.
+pub(crate) async fn addresses(listen: &Listen) -> Result<Vec<SocketAddr>, Failure> {
     let unresolved = |err| Failure::Config(format!("--listen: {listen} cannot be resolved: {err}"));
-    let addresses = listen.resolve().await.map_err(unresolved)?;
+    listen.resolve().await.map_err(unresolved)
+}
+
+async fn bind(listen: &Listen) -> Result<TcpListener, Failure> {
+    let addresses = addresses(listen).await?;
     TcpListener::bind(addresses.as_slice()).await.map_err(|err| not_bound(listen, &err))
 }
 
