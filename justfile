@@ -24,6 +24,10 @@ docs *flags:
 golden:
     UPDATE_GOLDEN=1 INSTA_UPDATE=always cargo test --workspace
 
+# Build the container image and take it through the tutorial
+container:
+    .ci/container
+
 # Check licences, sources and known vulnerabilities of the dependencies (needs the network)
 deny:
     cargo deny check
