@@ -32,6 +32,10 @@ container:
 deny:
     cargo deny check
 
+# Very large parts and uploads, to PostgreSQL and Garage (40 GiB of disk, half an hour)
+soak:
+    .ci/soak
+
 # Every check of CI, in its order
 ci:
     .ci/run
