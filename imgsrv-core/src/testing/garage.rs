@@ -45,6 +45,24 @@ impl Garage {
             Ok(Self { keeper, program: program.clone(), port })
         })
     }
+    /// Ends the node as a power failure would; what it has stored stays. Stopping it again changes nothing. Blocks until
+    /// it is down.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn stop(&mut self) -> io::Result<()> {
+        self.keeper.tell("stop")
+    }
+
+    /// Starts a node that was [stopped](Self::stop), on the same ports with what it had stored, and waits until it
+    /// answers.
+    ///
+    /// # Errors
+    /// When it does not start, for example because another program took a port meanwhile.
+    pub fn start_again(&mut self) -> io::Result<()> {
+        self.keeper.tell("start")
+    }
+
     /// Where it speaks S3, as `host:port`: plain HTTP, buckets in the path.
     pub fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -90,8 +108,11 @@ mod tests {
 
     #[test]
     fn a_node_with_a_bucket() {
-        let garage = Garage::start().unwrap();
+        let mut garage = Garage::start().unwrap();
         garage.create_bucket("one").unwrap();
+        garage.stop().unwrap();
+        assert!(garage.create_bucket("two").is_err());
+        garage.start_again().unwrap();
         assert!(garage.create_bucket("one").is_err());
         let config = PathBuf::from(&garage.keeper.said);
         assert!(config.is_file());

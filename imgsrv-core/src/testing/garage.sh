@@ -1,6 +1,7 @@
 # Runs one throw-away Garage node for as long as standard input stays open; `garage.rs` starts this, and `postgres.sh`
 # says why it is so. Needs: $GARAGE (the program), $PORT, $RPC_PORT and the variables that name the default key. Prints
-# `ready` and the path of its configuration once it answers.
+# `ready` and the path of its configuration once it answers. Then each line `stop` or `start` on standard input does
+# that and is answered by `done`.
 set -eu
 trap '' HUP INT PIPE TERM
 
@@ -25,28 +26,42 @@ api_bind_addr = "127.0.0.1:$PORT"
 EOF
 export GARAGE_CONFIG_FILE="$root/garage.toml" GARAGE_DEFAULT_BUCKET=first
 
-"$GARAGE" server --single-node --default-bucket >log 2>&1 </dev/null &
-server=$!
+start() {
+    "$GARAGE" server --single-node --default-bucket >>log 2>&1 </dev/null &
+    server=$!
+    tries=600
+    until "$GARAGE" bucket info first >/dev/null 2>&1; do
+        tries=$((tries - 1))
+        if [ "$tries" = 0 ] || ! kill -0 "$server" 2>/dev/null; then
+            kill -KILL "$server" 2>/dev/null || :
+            wait "$server" || :
+            cat log >&2
+            exit 1
+        fi
+        sleep 0.05
+    done
+}
 
-tries=600
-until "$GARAGE" bucket info first >/dev/null 2>&1; do
-    tries=$((tries - 1))
-    if [ "$tries" = 0 ] || ! kill -0 "$server" 2>/dev/null; then
-        kill -KILL "$server" 2>/dev/null || :
+# In the way of a machine that loses its power: what it has acknowledged it has to keep.
+stop() {
+    if [ -n "$server" ]; then
+        kill -KILL "$server" || :
         wait "$server" || :
-        cat log >&2
-        exit 1
     fi
-    sleep 0.05
-done
-echo "ready $GARAGE_CONFIG_FILE" || :
-exec >/dev/null 2>&1
+    server=
+}
 
-exec 3<&0
-{
-    read -r _ <&3 || :
-    kill -KILL "$server" # nothing of it is kept
-} &
-watcher=$!
-wait "$server" || :
-kill -KILL "$watcher" || :
+start
+echo "ready $GARAGE_CONFIG_FILE" || :
+exec 2>/dev/null
+while read -r word; do
+    case $word in
+    stop) stop ;;
+    start)
+        stop
+        start
+        ;;
+    esac
+    echo 'done' || :
+done
+stop

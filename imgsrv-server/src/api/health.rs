@@ -1,13 +1,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use imgsrv_core::Engine;
 use poem::web::Data;
 use poem_openapi::OpenApi;
+use tokio::time::timeout;
 
 use super::Tag;
 use super::respond::NoContent;
 use crate::problem::Problem;
+
+/// Who asks whether the server is ready wants to know soon.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether this server still wants requests. Clones share one answer.
 #[derive(Clone, Debug, Default)]
@@ -45,13 +50,17 @@ impl HealthApi {
         if readiness.is_stopping() {
             return Err(Problem::unavailable("the server is shutting down"));
         }
-        let (database, store) = tokio::join!(engine.check_database(), engine.check_store());
+        let (database, store) =
+            tokio::join!(timeout(PATIENCE, engine.check_database()), timeout(PATIENCE, engine.check_store()));
         let mut failing = Vec::new();
         for (dependency, outcome) in [("database", database), ("store", store)] {
-            if let Err(error) = outcome {
-                tracing::warn!(dependency, error = error.chain(), "not ready");
-                failing.push(dependency);
-            }
+            let error = match outcome {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.chain(),
+                Err(elapsed) => elapsed.to_string(),
+            };
+            tracing::warn!(dependency, error, "not ready");
+            failing.push(dependency);
         }
         if failing.is_empty() {
             Ok(NoContent::Done)

@@ -15,9 +15,11 @@ use crate::config::{Checksum, S3};
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 const BYTES_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How often a call is repeated that failed in passing, and the longest pause before it.
+/// How often a call is repeated that failed in passing, and the pauses before it. Who asked waits two seconds in all,
+/// and then learns that the store is away; jobs come back later.
 const RETRIES: usize = 4;
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The store as it is to be used.
 pub(super) async fn open(s3: &S3) -> Result<Operator, Failure> {
@@ -30,7 +32,13 @@ pub(super) async fn open(s3: &S3) -> Result<Operator, Failure> {
     Ok(bare(s3, sends_crc32c)?
         // The retry is outside, so that each try has its own time.
         .layer(TimeoutLayer::new().with_timeout(ANSWER_TIMEOUT).with_io_timeout(BYTES_TIMEOUT))
-        .layer(RetryLayer::new().with_max_times(RETRIES).with_max_delay(LONGEST_PAUSE).with_jitter()))
+        .layer(
+            RetryLayer::new()
+                .with_max_times(RETRIES)
+                .with_min_delay(FIRST_PAUSE)
+                .with_max_delay(LONGEST_PAUSE)
+                .with_jitter(),
+        ))
 }
 
 fn bare(s3: &S3, crc32c: bool) -> Result<Operator, Failure> {

@@ -43,7 +43,9 @@ impl Shared {
             .env("IMGSRV_S3_SECRET_ACCESS_KEY", Garage::SECRET_ACCESS_KEY)
             .env("IMGSRV_S3_REGION", Garage::REGION)
             .env("IMGSRV_S3_USE_TLS", "false")
-            .env("IMGSRV_JOB_LEASE", "2s");
+            .env("IMGSRV_JOB_LEASE", "2s")
+            .env("IMGSRV_CAS_PROMOTION_ERROR_BACKOFF", "100ms")
+            .env("IMGSRV_CAS_PROMOTION_ERROR_BACKOFF_MAX", "1s");
         let folder = Folder::new();
         let command = {
             command.arg("--data-dir").arg(folder.data());
@@ -231,4 +233,40 @@ async fn three_nodes_publish_while_one_of_them_is_killed() {
     for node in nodes {
         node.stop();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_away_is_found_again() {
+    let mut shared = Shared::start();
+    let node = shared.node();
+    let (writer, reader) = (node.writer().await, node.anonymous());
+    let (content, lost) = (bytes(1, 100_000), bytes(2, 100_000));
+    let artifact = writer.release("debian", "1.0", &content).await;
+    let download = format!("/v1/images/debian/versions/1.0/artifacts/{artifact}/download");
+    writer.draft("debian", "2.0", &bytes(3, 100_000)).await;
+    let upload = id(&writer.begin(&lost).await);
+
+    shared.garage.stop().expect("Garage");
+    let ready = reader.get("/readyz").await.problem(503, "unavailable");
+    let detail = ready["detail"].as_str().expect("a detail");
+    assert!(detail.contains("store") && !detail.contains("database"), "{detail}");
+    // That each says when to come back, and nothing of the store's address, is checked of every answer.
+    reader.get(&download).await.problem(503, "unavailable");
+    writer.put_part(&upload, 1, lost.clone()).await.problem(503, "unavailable");
+    let job = writer.act("/v1/images/debian/versions/2.0/publish").await.accepted();
+    let path = format!("/v1/publish-jobs/{}", id(&job));
+    while writer.get(&path).await.ok()["steps"][0]["attempt_count"] == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let waiting = writer.get(&path).await.ok();
+    assert!(["queued", "running"].contains(&waiting["state"].as_str().expect("a state")), "{waiting}");
+    assert_eq!(reader.get("/v1/images/debian/versions/1.0").await.status, 200, "what needs no bytes is answered");
+
+    shared.garage.start_again().expect("Garage");
+    assert_eq!(writer.wait_for_job(&id(&job)).await["state"], "succeeded", "by itself");
+    assert_eq!(reader.get("/readyz").await.status, 204);
+    assert_eq!(reader.get(&download).await.body, content);
+    let part = writer.put_part(&upload, 1, lost.clone()).await.ok();
+    assert_eq!(writer.complete(&upload, &[part]).await.ok()["state"], "ready", "the session stays usable");
+    node.stop();
 }
