@@ -153,10 +153,16 @@ impl Engine {
         loop {
             let batch = self.detached(|engine| async move {
                 let prune = async |tx: &Tx| {
-                    let jobs = jobs::prune(tx, FORGOTTEN, before, BATCH).await?;
-                    let parts = parts::prune(tx, before, BATCH).await?;
-                    let uploads = uploads::prune(tx, before, BATCH).await?;
-                    Ok(jobs.max(parts).max(uploads))
+                    let mut most = parts::prune(tx, before, BATCH).await?;
+                    if most < BATCH {
+                        // Only now, because parts go along with their session, however many there are. (Another node that
+                        // takes the same ones makes it look so too early: then this takes longer, and is right as well.)
+                        most = most.max(uploads::prune(tx, before, BATCH).await?);
+                    }
+                    for kind in FORGOTTEN {
+                        most = most.max(jobs::prune(tx, *kind, before, BATCH).await?);
+                    }
+                    Ok(most)
                 };
                 engine.db().tx("prune", prune).await
             });

@@ -255,3 +255,41 @@ fn what_lies_in_the_folder_is_for_nobody_else() {
         assert_eq!(mode & 0o077, 0, "{:?} is {mode:o}", entry.path());
     }
 }
+
+/// The rows of the first table of docs/configuration.md: flag, variable and default.
+fn documented() -> Vec<[String; 3]> {
+    let page = include_str!("../../docs/configuration.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `--"));
+    rows.map(|row| {
+        let cells: Vec<_> = row.split('|').map(|cell| cell.trim().replace('`', "")).collect();
+        [cells[1].clone(), cells[2].clone(), cells[3].clone()]
+    })
+    .collect()
+}
+
+#[test]
+fn every_flag_is_documented_with_its_variable_and_its_default() {
+    let help = imgsrv(&["--help"], &[("HOSTNAME", "h")]);
+    let help = text(&help.stdout);
+    let of_flags = help.split("Configuration:").nth(1).expect("the flags");
+    // Each begins with its name; what belongs to it follows, wrapped.
+    let shown: Vec<[String; 3]> = of_flags
+        .split("\n      --")
+        .skip(1)
+        .map(|flag| {
+            let words = flag.split_whitespace().collect::<Vec<_>>().join(" ");
+            let within =
+                |key: &str| words.split_once(key).and_then(|(_, rest)| rest.split_once(']')).map(|(value, _)| value);
+            let name = words.split(' ').next().expect("a name");
+            let variable = within("[env: ").expect("a variable").trim_end_matches('=');
+            let default =
+                within("[default: ").map_or_else(|| "none".to_owned(), |text| text.replace("the host", "host"));
+            [format!("--{name}"), variable.to_owned(), default]
+        })
+        .collect();
+    let mut documented = documented();
+    let mut shown = shown;
+    documented.sort();
+    shown.sort();
+    assert_eq!(shown, documented);
+}

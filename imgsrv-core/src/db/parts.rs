@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use super::entity::part_attempt::AttemptState;
-use super::entity::{part, part_attempt, upload_of_part};
+use super::entity::{part, part_attempt, upload, upload_of_part};
 use super::page::after;
 use super::uploads::ended;
 use super::{Tx, db_error, from_column, hit};
@@ -185,6 +185,7 @@ pub(crate) async fn prune(tx: &Tx, before: DateTime<Utc>, limit: u64) -> Result<
         .columns([part::Column::UploadId, part::Column::Number])
         .join(JoinType::InnerJoin, upload_of_part())
         .filter(ended(before))
+        .order_by_asc(upload::Column::UpdatedAt)
         .limit(limit)
         .into_query();
     let row = Expr::tuple([part::Column::UploadId.into_expr(), part::Column::Number.into_expr()]);

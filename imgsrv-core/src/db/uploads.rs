@@ -1,13 +1,13 @@
 //! Upload sessions.
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     QueryTrait, UpdateMany,
 };
 
-use super::entity::{part, upload};
+use super::entity::upload;
 use super::page::{before, behind, time_and_id};
 use super::{Tx, db_error, from_column, hit, hit_row, to_column};
 use crate::model::{NewUpload, Paged, Upload, UploadEvent, UploadFilter, UploadId, UploadState};
@@ -186,19 +186,14 @@ pub(crate) fn ended(before: DateTime<Utc>) -> Condition {
     Condition::all().add(upload::Column::State.is_in(terminal)).add(upload::Column::UpdatedAt.lt(before))
 }
 
-/// Forgets sessions that ended before `before` and whose parts are forgotten, at most `limit`; how many. Their blobs
+/// Forgets sessions that ended before `before`, at most `limit`; how many. Their parts are forgotten before; their blobs
 /// stay.
 pub(crate) async fn prune(tx: &Tx, before: DateTime<Utc>, limit: u64) -> Result<u64> {
-    let parts = Query::select()
-        .expr(Expr::value(1))
-        .from(part::Entity)
-        .and_where(Expr::col((part::Entity, part::Column::UploadId)).equals((upload::Entity, upload::Column::Id)))
-        .to_owned();
     let some = upload::Entity::find()
         .select_only()
         .column(upload::Column::Id)
         .filter(ended(before))
-        .filter(Expr::not_exists(parts))
+        .order_by_asc(upload::Column::UpdatedAt)
         .limit(limit)
         .into_query();
     let delete = upload::Entity::delete_many().filter(upload::Column::Id.in_subquery(some));

@@ -79,6 +79,15 @@ impl Postgres {
         self.client("psql", &["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql])
     }
 
+    /// What the server has logged since it was first started, for example the plans that `auto_explain` writes.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn log(&self) -> io::Result<String> {
+        let log = fs::read(Path::new(&self.keeper.said).join("log"))?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
     fn client(&self, program: &str, args: &[&str]) -> io::Result<String> {
         let mut command = Command::new(self.programs.join(program));
         for (name, _) in env::vars_os() {
@@ -155,11 +164,13 @@ mod tests {
         let mut server = Postgres::start().unwrap();
         server.create_database("one").unwrap();
         server.psql("one", "create table kept (n integer)").unwrap();
+        server.psql("one", "do $$ begin raise log 'as it was before'; end $$").unwrap();
         server.stop().unwrap();
         server.psql("one", "select 1").unwrap_err();
         server.stop().unwrap();
         server.start_again().unwrap();
         assert_eq!(server.psql("one", "select count(*) from kept").unwrap(), "0");
+        assert!(server.log().unwrap().contains("as it was before"));
     }
 
     #[test]

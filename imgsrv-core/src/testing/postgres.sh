@@ -1,7 +1,7 @@
 # Runs one throw-away PostgreSQL server for as long as standard input stays open. `postgres.rs` starts this and holds
 # the other end of the pipe; however the tests end (return, panic, SIGKILL), the pipe closes, the server stops and its
-# folder goes. Needs: $BIN (the folder of the server's programs) and $PORT. Prints `ready` once it takes connections;
-# then it reads `stop` and `start`, and prints `done` after each.
+# folder goes. Needs: $BIN (the folder of the server's programs) and $PORT. Prints `ready` and
+# its folder once it takes connections; then it reads `stop` and `start`, and prints `done` after each.
 set -eu
 trap '' HUP INT PIPE TERM # whoever sends these to the tests ends them, and with them the pipe
 
@@ -61,7 +61,7 @@ stop() {
 }
 
 start "$@"
-echo ready || :
+echo "ready $root" || :
 exec 2>/dev/null
 while read -r word; do
     case $word in

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use imgsrv_core::{Clock, Condition, Db, Error, Result, Tx};
-use sea_orm::{ColumnTrait, EntityTrait, JoinType, QueryFilter, QuerySelect, RelationTrait};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 
 use super::entity::{api_token, principal_role};
 use super::id::OpaqueId;
@@ -12,11 +12,19 @@ use super::roles::Role;
 ///
 /// A role alone opens nothing: were it enough, a manager whose only token ran out would lock everybody out for good.
 pub(super) async fn any_usable(tx: &Tx, now: DateTime<Utc>) -> Result<bool> {
+    // Asked for first, because they are few: PostgreSQL might begin a join with the tokens, which are many.
+    let managers = principal_role::Entity::find()
+        .select_only()
+        .column(principal_role::Column::PrincipalId)
+        .filter(principal_role::Column::Role.eq(Role::AuthManager))
+        .into_tuple::<OpaqueId>()
+        .all(tx)
+        .await
+        .map_err(Db::error)?;
     let usable = api_token::Entity::find()
         .select_only()
         .column(api_token::Column::Id)
-        .join(JoinType::InnerJoin, api_token::Relation::Role.def())
-        .filter(principal_role::Column::Role.eq(Role::AuthManager))
+        .filter(api_token::Column::PrincipalId.is_in(managers))
         .filter(api_token::Column::RevokedAt.is_null())
         .filter(api_token::Column::ExpiresAt.gt(now))
         .into_tuple::<OpaqueId>()

@@ -15,6 +15,7 @@ mod crash;
 mod disk;
 mod downloads;
 mod durability;
+mod explain;
 mod health;
 mod identity;
 mod jobs;

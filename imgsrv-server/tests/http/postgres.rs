@@ -159,12 +159,17 @@ async fn a_database_that_is_restarted_is_found_again() {
     until(&readers, |reader| reader.answered.load(Ordering::Relaxed) > 2).await;
 
     tokio::task::block_in_place(|| postgres.stop()).expect("it stops");
-    let ready = anybody.get("/readyz").await.problem(503, "unavailable");
-    assert_eq!(ready["detail"], "no answer from: database");
-    until(&readers, |reader| reader.refused.load(Ordering::Relaxed) > 0).await;
     go_on.send(()).expect("a part in progress");
-    part.await.expect("an answer").problem(503, "unavailable");
-    api.act("/v1/images/debian/versions/2.0/publish").await.problem(503, "unavailable");
+    // At once, because each of them waits a while for a connection.
+    let (ready, part, publish, ()) = tokio::join!(
+        anybody.get("/readyz"),
+        part,
+        api.act("/v1/images/debian/versions/2.0/publish"),
+        until(&readers, |reader| reader.refused.load(Ordering::Relaxed) > 0),
+    );
+    assert_eq!(ready.problem(503, "unavailable")["detail"], "no answer from: database");
+    part.expect("an answer").problem(503, "unavailable");
+    publish.problem(503, "unavailable");
 
     tokio::task::block_in_place(|| postgres.start_again()).expect("it starts");
     while anybody.get("/readyz").await.status.as_u16() != 204 {}

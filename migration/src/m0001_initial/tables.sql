@@ -36,6 +36,7 @@ create table if not exists versions (
   check ((state = 'published') = (published_at is not null))
 );
 create index if not exists versions_newest on versions (image_id, state, published_at, id);
+create index if not exists versions_created on versions (image_id, state, created_at, id);
 
 create table if not exists artifacts (
   id uuid primary key,
@@ -91,8 +92,9 @@ create table if not exists uploads (
   updated_at timestamptz not null
 );
 create index if not exists uploads_expiry on uploads (state, expires_at);
-create index if not exists uploads_ended on uploads (state, updated_at);
+create index if not exists uploads_ended on uploads (updated_at);
 create index if not exists uploads_newest on uploads (created_at, id);
+create index if not exists uploads_state on uploads (state, created_at, id);
 create index if not exists uploads_digest on uploads (expected_digest, created_at, id);
 
 -- Every object of the store has its row here, from before its first byte until after its last.
@@ -195,7 +197,7 @@ create table if not exists events (
   from_value text,
   to_value text
 );
-create index if not exists events_subject on events (subject, subject_id, at);
+create index if not exists events_subject on events (subject, subject_id, at, id);
 
 create table if not exists principals (
   id text collate "C" primary key,
@@ -213,6 +215,7 @@ create table if not exists principal_roles (
   created_at timestamptz not null,
   primary key (principal_id, role)
 );
+create index if not exists principal_roles_role on principal_roles (role, principal_id);
 
 create table if not exists api_tokens (
   id text collate "C" primary key,
@@ -225,4 +228,4 @@ create table if not exists api_tokens (
   last_used_at timestamptz,
   created_at timestamptz not null
 );
-create index if not exists api_tokens_principal on api_tokens (principal_id, created_at, id);
+create index if not exists api_tokens_principal on api_tokens (principal_id, id);
