@@ -60,7 +60,6 @@ pub(crate) struct Config {
     pub(crate) postgres_url: Option<PostgresUrl>,
 
     #[command(flatten)]
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "there is nothing that could be set"))]
     pub(crate) postgres: PostgresSettings,
 
     #[command(flatten)]

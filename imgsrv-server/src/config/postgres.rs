@@ -8,7 +8,6 @@ use super::duration;
 
 /// What can be set about a PostgreSQL database beside where it is.
 #[derive(Args, Clone, Debug)]
-#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "there is nothing that could be set"))]
 pub(crate) struct PostgresSettings {
     /// Connections to PostgreSQL that this node has at most
     #[arg(
