@@ -14,7 +14,9 @@ use clap::{ArgAction, Args, ValueEnum};
 use imgsrv_core::Settings;
 
 pub(crate) use self::postgres::PostgresSettings;
-pub(crate) use s3::{Checksum, S3};
+#[cfg(feature = "s3")]
+pub(crate) use s3::Checksum;
+pub(crate) use s3::S3;
 
 use crate::telemetry::Verbosity;
 

@@ -81,6 +81,7 @@ async fn database(config: &Config, schema: Schema) -> Result<Database, Failure> 
 }
 
 /// The configured store.
+#[cfg_attr(not(feature = "s3"), expect(clippy::unused_async, reason = "files are there at once"))]
 async fn store(config: &Config, schema: Schema) -> Result<Operator, Failure> {
     match config.s3().map_err(Failure::Config)? {
         #[cfg(feature = "s3")]

@@ -146,7 +146,9 @@ impl FromStr for Endpoint {
 
 /// A text that nothing prints.
 #[derive(Clone)]
-pub(crate) struct Secret(String);
+pub(crate) struct Secret(
+    #[cfg_attr(not(feature = "s3"), expect(dead_code, reason = "only to say that it is of no use"))] String,
+);
 
 impl Secret {
     #[cfg(feature = "s3")]
