@@ -200,20 +200,32 @@ async fn check_clock(db: &Db, clock: &Clock) -> Result<()> {
 async fn check_pair(db: &Db, store: &Store, clock: &Clock) -> Result<Uuid> {
     let (named, new) = (db.clone(), clock.new_secret_id());
     let name = detached(async move { named.tx("name_store", async |tx| Db::name_store(tx, new).await).await }).await?;
-    match store.name().await? {
-        Some(found) if found == name => {}
-        None if !store.has_parts().await? => store.put_name(name).await?,
-        _ => {
-            let reason = format!(
-                "belongs to another database: use the two that go together, or an empty store (if these do go together, \
-                 as after a restore, write {name} into the object {})",
-                Key::Name
-            );
-            return Err(Error::Invalid { what: "store", reason });
+    for _ in 0..NAMING {
+        match store.name().await? {
+            Some(found) if found == name => return Ok(name),
+            None if !store.has_parts().await? => {
+                // Nodes that start at once may write it at once, and a file is empty before it is full.
+                if let Err(err) = store.put_name(name).await {
+                    tracing::debug!(error = err.chain(), "another node names the store as well");
+                    tokio::time::sleep(NAMING_PAUSE).await;
+                }
+            }
+            _ => {
+                let reason = format!(
+                    "belongs to another database: use the two that go together, or an empty store (if these do go \
+                     together, as after a restore, write {name} into the object {})",
+                    Key::Name
+                );
+                return Err(Error::Invalid { what: "store", reason });
+            }
         }
     }
-    Ok(name)
+    Err(Error::Unavailable { what: "store", source: "it cannot be given its name".into() })
 }
+
+/// How often a start tries to name a new store, and what it waits when another node is at it.
+const NAMING: usize = 50;
+const NAMING_PAUSE: Duration = Duration::from_millis(20);
 
 impl Engine {
     /// Begins an engine on a database, whose migrations must have run, and a store.

@@ -12,6 +12,7 @@ crate::behaviours!(
     a_newer_schema_is_refused,
     a_store_of_another_database_is_refused,
     a_store_that_was_exchanged_is_left_alone,
+    many_nodes_name_a_store_at_once,
     truncate_spares_what_is_published,
 );
 
@@ -107,4 +108,14 @@ async fn truncate_spares_what_is_published(f: &Fixture) {
     }
     assert_eq!(f.read(&Digest::of(&whole)).await.expect("a blob"), whole);
     f.sql("truncate aliases").await.expect("aliases come and go");
+}
+
+async fn many_nodes_name_a_store_at_once(f: &Fixture) {
+    for _ in 0..5 {
+        f.store.delete(NAME).await.expect("no name");
+        let starting = (0..8).map(|_| tokio::spawn(f.builder().build()));
+        for node in futures_util::future::join_all(starting).await {
+            node.expect("no panic").expect("a node").check_store().await.expect("its store");
+        }
+    }
 }

@@ -136,6 +136,7 @@ create table if not exists blobs (
   created_at timestamptz not null
 );
 create index if not exists blobs_state on blobs (state, condemned_at);
+create index if not exists blobs_checked on blobs (state, checked_at);
 
 create table if not exists blob_segments (
   digest text not null references blobs (digest),
