@@ -105,15 +105,14 @@ impl Error {
 
     /// The error with all its sources, for a log.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        text
+        chain(self)
     }
+}
+
+/// Any error with all its sources.
+pub(crate) fn chain(err: &(dyn std::error::Error + 'static)) -> String {
+    let causes: Vec<String> = std::iter::successors(Some(err), |err| err.source()).map(ToString::to_string).collect();
+    causes.join(": ")
 }
 
 impl From<InvalidText> for Error {

@@ -6,6 +6,7 @@ use super::{FINALIZE_PUBLISH, StepContext, StepError, StepOutput, version_of};
 use crate::db::jobs::Claimed;
 use crate::db::{Tx, artifacts, catalog, jobs, steps};
 use crate::engine::Change;
+use crate::error::chain;
 use crate::model::{
     JobId, JobOutcome, JobState, Manifest, Step, StepState, Subject, VersionEvent, VersionState, has_nul, without_nul,
 };
@@ -184,9 +185,4 @@ fn explained(err: &Error) -> String {
     let Error::Precondition { errors, .. } = err else { return err.to_string() };
     let members = errors.iter().map(|error| format!("; {}: {}", error.field, error.reason));
     std::iter::once(err.to_string()).chain(members).collect()
-}
-
-fn chain(err: &(dyn std::error::Error + 'static)) -> String {
-    let causes: Vec<String> = std::iter::successors(Some(err), |err| err.source()).map(ToString::to_string).collect();
-    causes.join(": ")
 }
