@@ -2,6 +2,7 @@
 
 mod postgres;
 mod s3;
+mod tls;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,6 +18,7 @@ pub(crate) use self::postgres::PostgresSettings;
 #[cfg(feature = "s3")]
 pub(crate) use s3::Checksum;
 pub(crate) use s3::S3;
+pub(crate) use tls::TlsFiles;
 
 use crate::telemetry::Verbosity;
 
@@ -24,8 +26,6 @@ use crate::telemetry::Verbosity;
 pub(crate) const NOT_YET: &[(&str, &str)] = &[
     ("metrics-listen", "IMGSRV_METRICS_LISTEN"),
     ("metrics-path", "IMGSRV_METRICS_PATH"),
-    ("tls-cert-file", "IMGSRV_TLS_CERT_FILE"),
-    ("tls-key-file", "IMGSRV_TLS_KEY_FILE"),
     ("oidc-allow-loopback-http", "IMGSRV_OIDC_ALLOW_LOOPBACK_HTTP"),
 ];
 
@@ -36,6 +36,9 @@ pub(crate) struct Config {
     /// Address to serve HTTP on; without a host, on every address
     #[arg(long, global = true, env = "IMGSRV_LISTEN", value_name = "[HOST]:PORT", default_value = ":8080")]
     pub(crate) listen: Listen,
+
+    #[command(flatten)]
+    tls: tls::TlsFlags,
 
     /// Name of this node in the log of its start [default: the host name]
     #[arg(long, global = true, env = "IMGSRV_NODE_NAME", value_name = "NAME")]
@@ -127,6 +130,11 @@ impl Config {
     /// The store that speaks S3, if there is one; else the line that says what is missing of it.
     pub(crate) fn s3(&self) -> Result<Option<S3>, String> {
         self.s3.store()
+    }
+
+    /// The certificate and its key, if TLS is to be spoken; else the line that says which of them is missing.
+    pub(crate) fn tls(&self) -> Result<Option<TlsFiles>, String> {
+        self.tls.files()
     }
 
     /// What the engine needs to know, or the line that says why it cannot be.

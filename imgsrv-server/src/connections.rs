@@ -5,24 +5,28 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use poem::http::uri::Scheme;
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Addr, Endpoint, EndpointExt, IntoEndpoint, Response};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::lingering::{Lingering, Unread};
+use crate::redirect;
+use crate::tls::{self, Tls};
 
 /// How long a client may take from the end of one answer to the whole head of its next request.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
@@ -33,6 +37,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Long enough not to burn a core while there are no file descriptors, short enough for nobody to notice otherwise.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a client of TLS may take to its first byte, and from there to the end of the handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Serves `app` (usually [`app`](crate::app), alone or in routes of one's own) over HTTP/1.1 until `stop` completes;
 /// then takes no more connections and lets what is under way finish, for at most `grace`.
 ///
@@ -42,17 +49,48 @@ pub async fn serve<E>(listener: TcpListener, app: E, stop: impl Future<Output = 
 where
     E: IntoEndpoint<Endpoint: 'static>,
 {
+    serve_all(listener, None, app, stop, grace).await;
+}
+
+/// The same as [`serve`] over TLS only. A request in clear text is answered at once with 301 to its place over TLS.
+///
+/// Certificate and key are followed as their files change. Connections begin with a handshake within half a minute,
+/// and end with a `close_notify` unless they are cut off.
+pub async fn serve_tls<E>(listener: TcpListener, tls: Tls, app: E, stop: impl Future<Output = ()>, grace: Duration)
+where
+    E: IntoEndpoint<Endpoint: 'static>,
+{
+    serve_all(listener, Some(Arc::new(tls)), app, stop, grace).await;
+}
+
+async fn serve_all<E>(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    app: E,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) where
+    E: IntoEndpoint<Endpoint: 'static>,
+{
     let app = Arc::new(app.into_endpoint().map_to_response());
     let open = TaskTracker::new();
     let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
     let mut stop = pin!(stop);
+    let mut following = pin!(OptionFuture::from(tls.as_deref().map(Tls::follow)));
     loop {
         let (socket, peer) = tokio::select! {
             () = &mut stop => break,
+            Some(never) = &mut following => match never {},
             accepted = accept(&listener) => accepted,
         };
         let Ok(local) = socket.local_addr() else { continue };
-        let connection = serve_connection(socket, (local, peer), Arc::clone(&app), stopping.clone());
+        let (tls, app, stopping) = (tls.clone(), Arc::clone(&app), stopping.clone());
+        let connection = async move {
+            match tls {
+                Some(tls) => serve_tls_connection(socket, &tls, (local, peer), app, stopping).await,
+                None => serve_connection(patient(socket), Scheme::HTTP, (local, peer), app, stopping).await,
+            }
+        };
         open.spawn(cut.clone().run_until_cancelled_owned(connection));
     }
     drop(listener);
@@ -86,42 +124,83 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-async fn serve_connection<I, E>(io: I, ends: (SocketAddr, SocketAddr), app: Arc<E>, stopping: CancellationToken)
-where
-    I: AsyncRead + AsyncWrite + Send + 'static,
-    E: Endpoint<Output = Response> + 'static,
-{
+/// The two ends of a connection: ours and the client's.
+type Ends = (SocketAddr, SocketAddr);
+
+/// The same connection, failing when the client takes nothing of what is sent. It stands below TLS, whose own buffers
+/// would say that something was taken.
+fn patient<I: AsyncRead + AsyncWrite>(io: I) -> Pin<Box<TimeoutStream<I>>> {
     let mut io = TimeoutStream::new(io);
     io.set_write_timeout(Some(WRITE_TIMEOUT));
+    Box::pin(io)
+}
+
+async fn serve_tls_connection<E>(socket: TcpStream, tls: &Tls, ends: Ends, app: Arc<E>, stopping: CancellationToken)
+where
+    E: Endpoint<Output = Response> + 'static,
+{
+    let opening = async { timeout(HANDSHAKE_TIMEOUT, open(socket, tls)).await? };
+    // A client that has not begun to ask when the server stops is one for the next server.
+    let Some(opened) = stopping.run_until_cancelled(opening).await else { return };
+    match opened {
+        Ok(Opened::Tls(io)) => serve_connection(io, Scheme::HTTPS, ends, app, stopping).await,
+        Ok(Opened::Plain(io)) => {
+            serve_connection(io, Scheme::HTTP, ends, Arc::new(redirect::endpoint()), stopping).await;
+        }
+        Err(err) => tracing::debug!(error = %err, peer = %ends.1, "a connection did not come to a request"),
+    }
+}
+
+/// A connection at whose other end a client has begun to speak.
+enum Opened<I> {
+    Tls(Box<TlsStream<I>>),
+    Plain(I),
+}
+
+async fn open(socket: TcpStream, tls: &Tls) -> io::Result<Opened<Pin<Box<TimeoutStream<TcpStream>>>>> {
+    let speaks_tls = tls::is_spoken_on(&socket).await?;
+    let io = patient(socket);
+    Ok(if speaks_tls { Opened::Tls(Box::new(tls.acceptor().accept(io).await?)) } else { Opened::Plain(io) })
+}
+
+async fn serve_connection<I, E>(io: I, scheme: Scheme, ends: Ends, app: Arc<E>, stopping: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    E: Endpoint<Output = Response> + 'static,
+{
     let unread = Unread::default();
-    let io = Lingering::new(Box::pin(io), unread.clone());
+    let io = Lingering::new(io, unread.clone());
     let (local, remote) = (LocalAddr(Addr::SocketAddr(ends.0)), RemoteAddr(Addr::SocketAddr(ends.1)));
     let service = service_fn(|request: hyper::Request<_>| {
         let sends = !request.method().is_safe();
-        let (app, local, remote, unread) = (Arc::clone(&app), local.clone(), remote.clone(), unread.clone());
+        let (app, unread) = (Arc::clone(&app), unread.clone());
+        let request = (request, local.clone(), remote.clone(), scheme.clone()).into();
         async move {
-            let response = app.get_response((request, local, remote, Scheme::HTTP).into()).await;
+            let response = app.get_response(request).await;
             // A refusal is what may come before the whole request.
             unread.set(sends && !response.status().is_success());
             Ok::<_, io::Error>(response.into())
         }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         // A client that has said all it wants to say still waits for its answer.
         .half_close(true)
         .serve_connection(TokioIo::new(io), service);
-    let mut connection = pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
     if let Err(err) = ended {
         tracing::debug!(error = %err, peer = %ends.1, "a connection broke off");
+        // A client that asks no more is left without a word, which over TLS looks like an answer cut short.
+        if err.is_timeout() {
+            connection.into_parts().io.into_inner().shutdown().await.ok();
+        }
     }
 }
 
@@ -129,11 +208,12 @@ where
 mod tests {
     use futures_util::{StreamExt, stream};
     use poem::{Body, handler};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::io::{AsyncReadExt, DuplexStream};
     use tokio::sync::mpsc;
     use tokio::time::{Instant, sleep};
 
     use super::*;
+    use crate::tls::testing::Written;
 
     const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -142,7 +222,7 @@ mod tests {
         let (client, server) = tokio::io::duplex(4096);
         let stopping = CancellationToken::new();
         let app = Arc::new(app.into_endpoint().map_to_response());
-        tokio::spawn(serve_connection(server, (NOWHERE, NOWHERE), app, stopping.clone()));
+        tokio::spawn(serve_connection(patient(server), Scheme::HTTP, (NOWHERE, NOWHERE), app, stopping.clone()));
         (client, stopping)
     }
 
@@ -237,6 +317,39 @@ mod tests {
         assert!((29..33).contains(&begun.elapsed().as_secs()));
     }
 
+    /// The other end of a connection over TLS with this app.
+    async fn connect_tls(app: impl IntoEndpoint<Endpoint: 'static>) -> impl AsyncRead + AsyncWrite + Unpin {
+        let (client, server) = tokio::io::duplex(4096);
+        let pair = Written::new();
+        let app = Arc::new(app.into_endpoint().map_to_response());
+        let acceptor = pair.load().await.unwrap().acceptor();
+        tokio::spawn(async move {
+            let io = acceptor.accept(patient(server)).await.unwrap();
+            serve_connection(io, Scheme::HTTPS, (NOWHERE, NOWHERE), app, CancellationToken::new()).await;
+        });
+        pair.connector().connect("localhost".try_into().unwrap(), client).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_of_tls_that_stops_holds_nothing() {
+        let (app, mut gone) = endless();
+        let mut client = connect_tls(app).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        let begun = Instant::now();
+        assert!(client.read_u8().await.is_ok());
+        assert_eq!(gone.recv().await, None);
+        assert!(begun.elapsed() >= WRITE_TIMEOUT && begun.elapsed() < 2 * WRITE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_of_tls_that_asks_no_more_is_told_that_this_is_the_end() {
+        let mut client = connect_tls(hello).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        let begun = Instant::now();
+        client.read_to_end(&mut Vec::new()).await.expect("an orderly end");
+        assert_eq!(begun.elapsed().as_secs(), HEAD_TIMEOUT.as_secs());
+    }
+
     #[tokio::test]
     async fn what_does_not_finish_in_time_is_cut_off() {
         let (app, mut gone) = endless();
@@ -251,5 +364,45 @@ mod tests {
         serving.await.unwrap();
         assert_eq!(gone.recv().await, None);
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[handler]
+    fn scheme(request: &poem::Request) -> String {
+        request.scheme().to_string()
+    }
+
+    #[tokio::test]
+    async fn an_app_is_told_whether_tls_is_spoken() {
+        let pair = Written::new();
+        let listener = TcpListener::bind(NOWHERE).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let serving = tokio::spawn(serve_tls(listener, pair.load().await.unwrap(), scheme, stopped, Duration::MAX));
+        let socket = TcpStream::connect(address).await.unwrap();
+        let mut client = pair.connector().connect("localhost".try_into().unwrap(), socket).await.unwrap();
+        assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        let mut answer = vec![client.read_u8().await.unwrap()];
+        stop.cancel();
+        client.read_to_end(&mut answer).await.expect("an orderly end");
+        assert!(answer.ends_with(b"\r\n\r\nhttps"), "{}", String::from_utf8_lossy(&answer));
+        serving.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_come_to_a_request_over_tls_is_let_go() {
+        let listener = TcpListener::bind(NOWHERE).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = Written::new().load().await.unwrap();
+        tokio::spawn(serve_tls(listener, tls, hello, std::future::pending(), Duration::ZERO));
+        for begun_with in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(begun_with).await.unwrap();
+            let begun = Instant::now();
+            // It may be a reset: what it sent was never read.
+            client.read_to_end(&mut Vec::new()).await.ok();
+            assert!(begun.elapsed() >= HANDSHAKE_TIMEOUT && begun.elapsed() < 2 * HANDSHAKE_TIMEOUT);
+        }
     }
 }

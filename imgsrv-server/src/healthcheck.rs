@@ -1,5 +1,7 @@
 //! Asks a server that runs with the same configuration how it is: what a supervisor calls that has no HTTP client.
 
+mod pinned;
+
 use std::error::Error;
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,7 +13,9 @@ use hyper::header::HOST;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::cli::Failure;
 use crate::config::Config;
@@ -25,8 +29,12 @@ const LARGEST_PROBLEM: usize = 64 << 10;
 /// Succeeds if the server that this configuration describes is ready.
 pub(crate) async fn healthcheck(config: &Config) -> Result<(), Failure> {
     let listen = &config.listen;
+    let tls = match config.tls().map_err(Failure::Config)? {
+        Some(files) => Some(pinned::connector(&files.cert).await?),
+        None => None,
+    };
     let addresses: Vec<_> = serve::addresses(listen).await?.into_iter().map(reachable).collect();
-    match tokio::time::timeout(TIMEOUT, ask(&addresses)).await {
+    match tokio::time::timeout(TIMEOUT, ask(&addresses, tls.as_ref())).await {
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(reason))) => Err(Failure::run(format!("not ready: {reason}"))),
         Ok(Err(err)) => Err(Failure::run(format!("no answer on {listen}: {err}"))),
@@ -45,11 +53,21 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// Why the server at the first of these that takes a connection is not ready, if it is not.
-async fn ask(addresses: &[SocketAddr]) -> Result<Option<String>, Box<dyn Error>> {
+async fn ask(addresses: &[SocketAddr], tls: Option<&TlsConnector>) -> Result<Option<String>, Box<dyn Error>> {
     let socket = TcpStream::connect(addresses).await?;
     let host = socket.peer_addr()?.to_string();
+    match tls {
+        Some(tls) => ask_on(pinned::connect(tls, socket).await?, host).await,
+        None => ask_on(socket, host).await,
+    }
+}
+
+async fn ask_on<I>(io: I, host: String) -> Result<Option<String>, Box<dyn Error>>
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let request = Request::get("/readyz").header(HOST, host).body(String::new())?;
-    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await?;
     // What goes wrong with the connection goes wrong with the request as well.
     tokio::spawn(connection);
     let response = client.send_request(request).await?;

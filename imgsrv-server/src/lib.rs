@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! Whoever brings their own identities implements [`auth::Authenticator`].
+//! [`serve_tls`] does the same over TLS. Whoever brings their own identities implements [`auth::Authenticator`].
 
 pub mod auth;
 
@@ -30,9 +30,11 @@ mod lingering;
 mod number;
 mod problem;
 pub mod range;
+mod redirect;
 mod request_id;
 mod spec;
 mod text;
+mod tls;
 mod view;
 
 use std::sync::Arc;
@@ -43,7 +45,8 @@ use poem::{EndpointExt, IntoEndpoint};
 
 pub use api::Readiness;
 use auth::Authenticator;
-pub use connections::serve;
+pub use connections::{serve, serve_tls};
+pub use tls::{Tls, TlsError};
 
 /// Every route, answering with the engine's data to whom the authenticator lets in.
 ///

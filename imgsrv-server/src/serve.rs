@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imgsrv_core::Engine;
-use imgsrv_server::{Readiness, auth};
+use imgsrv_server::{Readiness, Tls, TlsError, auth};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -18,6 +18,7 @@ use crate::connect::{self, Schema};
 
 /// Serves HTTP, and works in the background unless told not to, until the process is told to stop.
 pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
+    let tls = tls(config).await?;
     let mut signals = Signals::new()?;
     let Some(engine) = signals.unless_stopped(connect::engine(config, Schema::Migrate)).await? else { return Ok(()) };
     let listener = bind(&config.listen).await?;
@@ -31,7 +32,8 @@ pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
     let mut background = Background::start(engine, config.idle_by().is_none());
 
     let address = listener.local_addr().map_err(|err| not_bound(&config.listen, &err))?;
-    tracing::info!(%address, node = config.node_name(), version = env!("CARGO_PKG_VERSION"), "listening");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(%address, tls = tls.is_some(), node = config.node_name(), version, "listening");
 
     let mut crashed = false;
     let stop = async {
@@ -42,7 +44,10 @@ pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
         readiness.stop();
         background.stop.cancel();
     };
-    imgsrv_server::serve(listener, app, stop, config.shutdown_timeout).await;
+    match tls {
+        Some(tls) => imgsrv_server::serve_tls(listener, tls, app, stop, config.shutdown_timeout).await,
+        None => imgsrv_server::serve(listener, app, stop, config.shutdown_timeout).await,
+    }
     if crashed { Err(background_ended()) } else { background.finish(config.shutdown_timeout).await }
 }
 
@@ -61,6 +66,17 @@ pub(crate) async fn work(config: &Config) -> Result<(), Failure> {
     }
     background.stop.cancel();
     background.finish(config.shutdown_timeout).await
+}
+
+async fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
+    let Some(files) = config.tls().map_err(Failure::Config)? else { return Ok(None) };
+    Tls::load(files.cert, files.key).await.map(Some).map_err(|err| {
+        let flag = match err {
+            TlsError::Certificate(_) => "tls-cert-file",
+            TlsError::Key(_) => "tls-key-file",
+        };
+        Failure::Config(format!("--{flag}: {err}"))
+    })
 }
 
 /// The addresses to listen on, best first.

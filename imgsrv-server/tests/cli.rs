@@ -90,6 +90,12 @@ fn what_cannot_be_used_is_named() {
         &["worker", "--workers=0"],
         &["worker", "--cas-promotion-enabled=false"],
         &["check", "--blob=sha256:12"],
+        &["--tls-cert-file=/dev/null"],
+        &["--tls-key-file=/dev/null", "serve"],
+        &["healthcheck", "--tls-cert-file=/dev/null"],
+        &["healthcheck", "--tls-cert-file=/dev/null", "--tls-key-file=/dev/null"],
+        &["--tls-cert-file=/dev/null", "--tls-key-file=/dev/null"],
+        &["--tls-cert-file=/nowhere/cert.pem", "--tls-key-file=/nowhere/key.pem"],
         &["--no-such-flag"],
         &["fetch"],
     ]
@@ -107,6 +113,8 @@ fn a_variable_is_as_good_as_a_flag() {
         ("IMGSRV_LOG_FORMAT", "xml", "--log-format:"),
         ("IMGSRV_S3_ENDPOINT", "s3.example.org", "--s3-bucket: missing, and --s3-endpoint needs it"),
         ("IMGSRV_METRICS_LISTEN", "127.0.0.1:9464", "--metrics-listen:"),
+        ("IMGSRV_TLS_CERT_FILE", "cert.pem", "--tls-key-file: missing, and --tls-cert-file needs it"),
+        ("IMGSRV_TLS_KEY_FILE", "key.pem", "--tls-cert-file: missing, and --tls-key-file needs it"),
         ("IMGSRV_POSTGRES_CONNECTIONS", "many", "--postgres-connections:"),
         ("IMGSRV_POSTGRES_STATEMENT_TIMEOUT", "30", "--postgres-statement-timeout:"),
         ("IMGSRV_POSTGRES_CONNECT_TIMEOUT", "soon", "--postgres-connect-timeout:"),
@@ -118,12 +126,36 @@ fn a_variable_is_as_good_as_a_flag() {
 
 #[test]
 fn a_feature_to_come_is_refused() {
-    for flag in ["metrics-listen", "metrics-path", "tls-cert-file", "tls-key-file", "oidc-allow-loopback-http"] {
+    for flag in ["metrics-listen", "metrics-path", "oidc-allow-loopback-http"] {
         for args in [vec![format!("--{flag}=x")], vec!["serve".to_owned(), format!("--{flag}"), "x".to_owned()]] {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             assert_eq!(refused(&args, &[]), format!("error: --{flag}: not supported by this version"));
         }
     }
+}
+
+#[test]
+fn a_key_has_to_belong_to_its_certificate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (cert, key, data) = (file("cert.pem"), file("key.pem"), file("data"));
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(&cert, signed.cert.pem()).expect("written");
+    let serve = || {
+        let variables = [("IMGSRV_TLS_CERT_FILE", &*cert), ("IMGSRV_TLS_KEY_FILE", &*key), ("IMGSRV_DATA_DIR", &*data)];
+        refused(&["serve"], &variables)
+    };
+    for (text, reason) in [
+        (
+            rcgen::KeyPair::generate().expect("a key").serialize_pem(),
+            format!("does not belong to the certificate in {cert}"),
+        ),
+        (signed.cert.pem(), "holds no private key in PEM that is not encrypted".to_owned()),
+    ] {
+        std::fs::write(&key, text).expect("written");
+        assert_eq!(serve(), format!("error: --tls-key-file: {key}: {reason}"));
+    }
+    assert!(!std::path::Path::new(&data).exists(), "nothing is made");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn healthcheck(listen: &str) -> (Option<i32>, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_tells_whether_its_server_is_ready() {
     let server = Server::start();
-    let address = server.url.trim_start_matches("http://").to_owned();
+    let address = server.address().to_owned();
     let port = address.rsplit(':').next().expect("a port").to_owned();
     let ready = (Some(0), String::new());
     for listen in [address.clone(), format!(":{port}"), format!("0.0.0.0:{port}"), format!("localhost:{port}")] {

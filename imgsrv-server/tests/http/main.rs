@@ -30,5 +30,6 @@ mod requests;
 mod server;
 mod sessions;
 mod stopping;
+mod tls;
 mod uploads;
 mod visibility;

@@ -11,7 +11,7 @@ async fn a_download_in_progress_is_finished() {
     let server = Server::start();
     let whole = bytes(1, 32 << 20);
     let artifact = server.writer().await.release("debian", "1.0", &whole).await;
-    let address = server.url.trim_start_matches("http://").to_owned();
+    let address = server.address().to_owned();
     let mut download = TcpStream::connect(&address).expect("a connection");
     let path = format!("/v1/images/debian/versions/1.0/artifacts/{artifact}/download");
     download.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).expect("sent");

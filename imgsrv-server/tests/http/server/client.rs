@@ -1,8 +1,9 @@
 //! A client that speaks the API.
 
+use std::path::Path;
 use std::time::Duration;
 
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Certificate, Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -20,8 +21,16 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(url: &str, token: Option<String>) -> Self {
-        let client = Client::builder().timeout(PATIENCE).build().expect("a client");
+    /// A client that trusts the authority in this file, or needs none.
+    pub(crate) fn new(url: &str, token: Option<String>, ca: Option<&Path>) -> Self {
+        let client = Client::builder().timeout(PATIENCE);
+        let client = match ca {
+            Some(ca) => {
+                client.tls_certs_only([Certificate::from_pem(&std::fs::read(ca).expect("a file")).expect("PEM")])
+            }
+            None => client,
+        };
+        let client = client.build().expect("a client");
         Self { client, url: url.to_owned(), token }
     }
 

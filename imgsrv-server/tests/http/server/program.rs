@@ -4,14 +4,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use imgsrv_core::sea_orm::{ConnectionTrait, Database};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::PATIENCE;
-use super::{Api, digest};
+use super::{Api, Authority, digest};
 
 /// A running server with a data folder of its own.
 pub(crate) struct Server {
@@ -20,6 +20,9 @@ pub(crate) struct Server {
     /// What it printed on standard output before it was ready.
     pub(crate) token: Option<String>,
     pub(crate) folder: Folder,
+    /// What clients trust where TLS is spoken.
+    ca: Option<PathBuf>,
+    log: Arc<Mutex<String>>,
 }
 
 /// A data folder, which several runs of the program may use one after the other.
@@ -71,6 +74,19 @@ impl Server {
         Self::spawn(command, folder)
     }
 
+    /// A server that speaks TLS, and the authority that signs and renews its certificate.
+    pub(crate) fn start_tls(arguments: &[&str]) -> (Self, Authority) {
+        let folder = Folder::new();
+        let authority = Authority::new(&folder);
+        authority.renew();
+        let flags = authority.flags();
+        let arguments: Vec<_> = flags.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        let mut server = Self::start_in(folder, &arguments);
+        server.url = format!("https://{}", server.address());
+        server.ca = Some(authority.ca_file());
+        (server, authority)
+    }
+
     /// Runs a command that ends in the program, and waits until it listens.
     pub(crate) fn spawn(mut command: Command, folder: Folder) -> Self {
         command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
@@ -78,7 +94,8 @@ impl Server {
         command.env("IMGSRV_MIN_FREE", "0");
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
-        let address = first_line(child.stderr.take().expect("standard error"), |line| {
+        let log = Arc::default();
+        let address = first_line(child.stderr.take().expect("standard error"), Arc::clone(&log), |line| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "listening").then(|| line["address"].as_str().map(str::to_owned))?
         });
@@ -88,7 +105,17 @@ impl Server {
         };
         // A token is printed before the program listens, so it is there now or never.
         let token = read_token(&mut child);
-        Self { child, url: format!("http://{address}"), token, folder }
+        Self { child, url: format!("http://{address}"), token, folder, ca: None, log }
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> &str {
+        self.url.split_once("://").expect("a URL").1
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("no panic").clone()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -131,7 +158,7 @@ impl Server {
     }
 
     pub(crate) fn client(&self, token: Option<String>) -> Api {
-        Api::new(&self.url, token)
+        Api::new(&self.url, token, self.ca.as_deref())
     }
 }
 
@@ -146,9 +173,10 @@ pub(crate) fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_imgsrv").into()
 }
 
-/// The first line in which something is found; the rest is read and dropped, so that the program can go on writing.
+/// The first line in which something is found; the rest is read as well, so that the program can go on writing.
 fn first_line(
     from: impl Read + Send + 'static,
+    log: Arc<Mutex<String>>,
     mut find: impl FnMut(&str) -> Option<String> + Send + 'static,
 ) -> Option<String> {
     let (found, wait) = mpsc::channel();
@@ -157,6 +185,7 @@ fn first_line(
             if std::env::var_os("IMGSRV_TEST_LOG").is_some() {
                 eprintln!("{line}");
             }
+            *log.lock().expect("no panic") += &format!("{line}\n");
             if let Some(text) = find(&line) {
                 found.send(text).ok();
             }

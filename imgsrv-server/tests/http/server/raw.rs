@@ -14,7 +14,7 @@ pub(crate) fn request(api: &Api, method: &str, path: &str, lines: &[&str]) -> St
 }
 
 pub(crate) fn connect(server: &Server) -> TcpStream {
-    let connection = TcpStream::connect(server.url.trim_start_matches("http://")).expect("a connection");
+    let connection = TcpStream::connect(server.address()).expect("a connection");
     connection.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     connection
 }
