@@ -359,7 +359,7 @@ impl Engine {
             updated_at: now,
         };
         catalog::put_alias(tx, alias.clone(), old.is_some()).await?;
-        catalog::next_generation(tx).await?;
+        catalog::next_generation(tx, owner.id).await?;
         let change = match &old {
             Some(old) => Change::new(Subject::Alias, alias.id, "moved").from(&old.version),
             None => Change::new(Subject::Alias, alias.id, "created"),
@@ -403,7 +403,7 @@ impl Engine {
                         return Err(Error::NotFound(Resource::Alias(image, name)));
                     };
                     catalog::delete_alias(tx, owner.id, &name).await?;
-                    catalog::next_generation(tx).await?;
+                    catalog::next_generation(tx, owner.id).await?;
                     let change = Change::new(Subject::Alias, alias.id, "deleted").from(&alias.version);
                     engine.record(tx, change.named_in(&image, &name)).await
                 })
@@ -431,6 +431,15 @@ impl Engine {
             Err(Error::NotFound(_)) => Err(not_found()),
             Err(err) => Err(err),
         }
+    }
+
+    /// Everything in the published version that a reference means.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn resolve_manifest(&self, image: &ImageName, reference: &Reference) -> Result<Manifest> {
+        let version = self.resolve(image, reference).await?;
+        self.get_manifest(image, &version.version, Scope::Published).await
     }
 
     /// Runs a change of a draft's content behind the guard that it is one. Call it in a detached task.

@@ -16,6 +16,7 @@ use crate::db::{Db, Tx};
 use crate::hashing::HashPool;
 use crate::memory::Memory;
 use crate::model::{Actor, Event, ImageName, Subject};
+use crate::projection::{Projection, Projections};
 use crate::publish::{self, PublishStep};
 use crate::store::{Key, Store};
 use crate::{Clock, Error, Result};
@@ -36,6 +37,7 @@ struct Inner {
     clock: Clock,
     settings: Settings,
     steps: Vec<Arc<dyn PublishStep>>,
+    projections: Projections,
     memory: Memory,
     hashing: HashPool,
     work: Notify,
@@ -92,6 +94,7 @@ pub struct Builder {
     clock: Clock,
     settings: Settings,
     steps: Vec<Arc<dyn PublishStep>>,
+    projections: Vec<Arc<dyn Projection>>,
     checks_store: bool,
 }
 
@@ -123,6 +126,12 @@ impl Builder {
         self
     }
 
+    /// Shows the published catalogue in a further format.
+    pub fn projection(mut self, projection: impl Projection) -> Self {
+        self.projections.push(Arc::new(projection));
+        self
+    }
+
     /// Does not touch the store before it is used. For tools that need the database only, and must work when the store
     /// does not.
     pub fn without_store_checks(mut self) -> Self {
@@ -135,11 +144,12 @@ impl Builder {
     /// # Errors
     /// When the database does not answer or has not exactly the migrations of this version, when its clock is more than
     /// five seconds off, when the store cannot be written, read and listed or holds objects of another database, or when
-    /// the names of steps clash.
+    /// the names of steps or of projections clash.
     pub async fn build(self) -> Result<Engine> {
         let db = Db::new(self.writer.clone(), self.reader.unwrap_or(self.writer));
         let store = Arc::new(Store::new(self.store));
         let steps = publish::with_built_in(self.steps)?;
+        let projections = Projections::new(self.projections)?;
         check_migrations(&db).await?;
         if self.clock.is_system() {
             check_clock(&db, &self.clock).await?;
@@ -158,6 +168,7 @@ impl Builder {
             clock: self.clock,
             settings: self.settings,
             steps,
+            projections,
             memory,
             hashing: HashPool::new(),
             work: Notify::new(),
@@ -237,6 +248,7 @@ impl Engine {
             clock: Clock::system(),
             settings: Settings::default(),
             steps: Vec::new(),
+            projections: Vec::new(),
             checks_store: true,
         }
     }
@@ -312,6 +324,10 @@ impl Engine {
 
     pub(crate) fn steps(&self) -> &[Arc<dyn PublishStep>] {
         &self.inner.steps
+    }
+
+    pub(crate) fn projections(&self) -> &Projections {
+        &self.inner.projections
     }
 
     /// Wakes a worker, after the commit that queued a job.

@@ -96,6 +96,7 @@ mod ingest;
 mod memory;
 pub mod model;
 mod parts;
+pub mod projection;
 pub mod publish;
 mod receive;
 mod runner;

@@ -20,7 +20,6 @@ use crate::model::{
 use crate::{Condition, Engine, Error, FieldError, Resource, Result};
 
 pub(crate) const VALIDATE_CATALOG: &str = "validate_catalog";
-pub(crate) const INCUS_INDEX: &str = "incus_index";
 const FINALIZE_PUBLISH: &str = "finalize_publish";
 
 /// Where the first of an embedder's steps stands, and the last step of all.

@@ -13,8 +13,8 @@ use std::fmt::Write;
 use imgsrv_core::model::{
     Actor, AliasName, Architecture, Artifact, ArtifactEntry, ArtifactId, Attachment, AttachmentName, BlobRef,
     BlobState, Cursor, Digest, Etag, FileName, Format, HashChain, ImageName, InvalidText, JobKind, JobOutcome,
-    JobState, MediaType, OperatingSystem, Page, PartNumber, Prose, Reference, StepState, Subject, Text, UploadEvent,
-    UploadState, Variant, VersionEvent, VersionName, VersionState, has_nul, incus,
+    JobState, MediaType, NameInDirectory, OperatingSystem, Page, PartNumber, Prose, Reference, StepState, Subject,
+    Text, UploadEvent, UploadState, Variant, VersionEvent, VersionName, VersionState, has_nul, incus,
 };
 use proptest::prelude::*;
 use proptest::string::string_regex;
@@ -58,6 +58,7 @@ fn what_is_parsed_prints_as_it_was() {
     round_trip::<ImageName>();
     round_trip::<VersionName>();
     round_trip::<Reference>();
+    round_trip::<NameInDirectory>();
     round_trip::<AliasName>();
     round_trip::<Variant>();
     round_trip::<OperatingSystem>();

@@ -14,7 +14,7 @@ use crate::conditional::Validators;
 use crate::extract::Reader;
 
 /// An answer that may be kept, but has to be asked about before each use.
-const REVALIDATE: &str = "no-cache";
+pub(crate) const REVALIDATE: &str = "no-cache";
 
 /// An answer that only the holder of a token may see.
 pub(crate) const PRIVATE: &str = "private, no-store";
@@ -25,7 +25,7 @@ pub(crate) struct Cached<T>(Response, PhantomData<fn() -> T>);
 impl<T: ToJSON> Cached<T> {
     /// The same for everybody.
     pub(crate) fn for_everybody(request: &Request, view: &T) -> Self {
-        Self(answer(request, "application/json", view.to_json_string().into(), REVALIDATE), PhantomData)
+        Self(document_with(request, "application/json", view.to_json_string().into(), REVALIDATE), PhantomData)
     }
 
     /// What this reader may see.
@@ -34,7 +34,7 @@ impl<T: ToJSON> Cached<T> {
             Scope::Published => REVALIDATE,
             Scope::All => PRIVATE,
         };
-        let mut response = answer(request, "application/json", view.to_json_string().into(), policy);
+        let mut response = document_with(request, "application/json", view.to_json_string().into(), policy);
         response.headers_mut().insert(header::VARY, header::AUTHORIZATION.into());
         Self(response, PhantomData)
     }
@@ -42,10 +42,16 @@ impl<T: ToJSON> Cached<T> {
 
 /// A document that is the same for everybody.
 pub(crate) fn document(request: &Request, media_type: &'static str, body: String) -> Response {
-    answer(request, media_type, body.into_bytes(), REVALIDATE)
+    document_with(request, media_type, body.into_bytes(), REVALIDATE)
 }
 
-fn answer(request: &Request, media_type: &'static str, body: Vec<u8>, policy: &'static str) -> Response {
+/// A document that caches may keep as the `policy` says.
+pub(crate) fn document_with(
+    request: &Request,
+    media_type: &'static str,
+    body: Vec<u8>,
+    policy: &'static str,
+) -> Response {
     let digest = Digest::of(&body);
     let etag = format!("\"{}\"", &digest.hex()[..32]);
     let response = Response::builder().header(header::ETAG, &etag).header(header::CACHE_CONTROL, policy);

@@ -9,6 +9,7 @@ mod s3;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+use imgsrv_core::projection::SimpleStreams;
 use imgsrv_core::{Builder, Engine};
 use imgsrv_migration::{Migrator, MigratorTrait};
 use opendal::Operator;
@@ -60,7 +61,7 @@ pub(crate) async fn migrate(config: &Config) -> Result<(), Failure> {
 async fn builder(config: &Config, schema: Schema, store: Operator) -> Result<Builder, Failure> {
     let settings = config.settings().map_err(Failure::Config)?;
     let Database { writer, reader } = database(config, schema).await?;
-    let builder = Engine::builder(writer, store).settings(settings);
+    let builder = Engine::builder(writer, store).settings(settings).projection(SimpleStreams::default());
     Ok(match reader {
         Some(reader) => builder.reader(reader),
         None => builder,

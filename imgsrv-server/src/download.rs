@@ -20,7 +20,7 @@ use crate::problem::Problem;
 use crate::range::{self, Selection};
 
 /// Published bytes never change.
-const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+pub(crate) const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 /// Who may be given the same bytes by a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,13 +20,16 @@ pub mod auth;
 mod api;
 mod body;
 mod caching;
+mod coding;
 pub mod conditional;
 mod connections;
 pub mod content_digest;
+mod directory;
 mod download;
 mod edge;
 mod extract;
 mod lingering;
+mod negotiation;
 mod number;
 mod problem;
 pub mod range;
@@ -56,9 +59,11 @@ pub fn app(engine: Engine, authenticator: Arc<dyn Authenticator>, readiness: Rea
     api::service()
         .into_endpoint()
         .before(body::prepare)
+        .before(directory::route)
         .data(engine)
         .data(authenticator)
         .data(readiness)
+        .data(coding::Compressed::default())
         .around(move |inner, request| edge::answer(clock.clone(), inner, request))
         // The type of the whole is one that `tokio::spawn` cannot see through; boxed, it can.
         .boxed()

@@ -27,6 +27,7 @@ const REFUSALS: &[(&str, &[u16])] = &[
     ("add_attachment", &[409, 412]),
     ("remove_attachment", &[412]),
     ("download_attachment", &[412, 416]),
+    ("download_file", &[412, 416]),
     ("put_alias", &[412]),
     ("retry_job", &[412]),
     ("abandon_job", &[412]),
@@ -86,6 +87,11 @@ fn finish(mut document: Value) -> Value {
         && let Some(root) = document.as_object_mut()
     {
         root.remove("servers");
+    }
+    if let Some(paths) = document["paths"].as_object_mut()
+        && let Some(directory) = paths.remove("/d/{image}/{reference}")
+    {
+        paths.insert("/d/{image}/{reference}/".to_owned(), directory);
     }
     let mut requests = BTreeSet::new();
     for item in document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut()) {

@@ -8,7 +8,7 @@ use sea_orm::{
 
 use super::entity::{alias, catalog_generation, image, image_of_version, version, version_of_alias};
 use super::page::{before, behind, time_and_id};
-use super::{Tx, artifacts, db_error, hit, insert_row};
+use super::{Tx, artifacts, db_error, hit, hit_row, insert_row};
 use crate::model::{
     Alias, AliasName, Cursor, Image, ImageId, ImageName, Manifest, Page, Paged, Scope, Version, VersionEvent,
     VersionId, VersionName, VersionState,
@@ -22,6 +22,7 @@ pub(crate) async fn insert_image(tx: &Tx, row: Image) -> Result<()> {
         name: row.name,
         display_name: row.display_name,
         description: row.description,
+        generation: 0,
         created_at: row.created_at,
         updated_at: row.updated_at,
     };
@@ -244,15 +245,20 @@ pub(crate) async fn list_aliases(db: &impl ConnectionTrait, image: ImageId, page
 
 fn with_version(alias: alias::Model, version: Option<version::Model>) -> Result<Alias> {
     let version = version.ok_or_else(|| Error::bug("an alias without a version"))?;
-    Ok(Alias {
+    Ok(alias_of(alias, version.version))
+}
+
+/// An alias, with the name of the version that it points at.
+pub(super) fn alias_of(alias: alias::Model, version: VersionName) -> Alias {
+    Alias {
         id: alias.id,
         image_id: alias.image_id,
         alias: alias.alias,
         version_id: alias.version_id,
-        version: version.version,
+        version,
         created_at: alias.created_at,
         updated_at: alias.updated_at,
-    })
+    }
 }
 
 pub(crate) async fn delete_alias(tx: &Tx, image: ImageId, name: &AliasName) -> Result<bool> {
@@ -265,10 +271,26 @@ pub(crate) async fn delete_alias(tx: &Tx, image: ImageId, name: &AliasName) -> R
     Ok(deleted.rows_affected == 1)
 }
 
-/// Counts one change of what the public sees.
-pub(crate) async fn next_generation(tx: &Tx) -> Result<()> {
+/// Locks an image until the end of the transaction.
+pub(crate) async fn lock_image(tx: &Tx, id: ImageId) -> Result<()> {
+    let update = image::Entity::update_many()
+        .col_expr(image::Column::Generation, Expr::col(image::Column::Generation))
+        .filter(image::Column::Id.eq(id));
+    hit(tx, update).await?;
+    Ok(())
+}
+
+/// Counts one change of what the public sees of an image, which this transaction has locked.
+///
+/// The counter stays locked until the commit, so generations are in the order of commits.
+pub(crate) async fn next_generation(tx: &Tx, id: ImageId) -> Result<()> {
     use catalog_generation::{Column, Entity};
-    hit(tx, Entity::update_many().col_expr(Column::N, Expr::col(Column::N).add(1))).await?;
+    let next = hit_row(tx, Entity::update_many().col_expr(Column::N, Expr::col(Column::N).add(1))).await?;
+    let next = next.ok_or_else(|| Error::bug("the table catalog_generation has no row"))?;
+    let update = image::Entity::update_many()
+        .col_expr(image::Column::Generation, Expr::value(next.n))
+        .filter(image::Column::Id.eq(id));
+    hit(tx, update).await?;
     Ok(())
 }
 

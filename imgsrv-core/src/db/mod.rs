@@ -9,9 +9,11 @@ pub(crate) mod catalog;
 pub(crate) mod entity;
 mod error;
 pub(crate) mod events;
+pub(crate) mod fingerprints;
 pub(crate) mod jobs;
 mod page;
 pub(crate) mod parts;
+pub(crate) mod published;
 pub(crate) mod steps;
 pub(crate) mod uploads;
 

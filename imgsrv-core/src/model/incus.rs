@@ -2,12 +2,32 @@
 //!
 //! Incus reads Simple Streams; the file types are those of its `shared/simplestreams` package.
 
-use std::collections::BTreeMap;
+mod listing;
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+
+pub use listing::{ImageListing, Listing, Product, Root, products};
 
 use super::{Architecture, ArtifactEntry, ArtifactId, Attachment, Digest, Format, Variant};
 
 /// The attachment that holds an image's Incus metadata.
 pub const METADATA: &str = "incus.tar.xz";
+
+/// The publish step that computes fingerprints.
+pub const STEP: &str = "incus_index";
+
+/// The fingerprints in the output of that step: `{"combined_sha256": {"<artifact id>": "sha256:…"}}`.
+pub(super) fn fingerprints(output: &Value) -> HashMap<ArtifactId, Digest> {
+    let members = output.get("combined_sha256").and_then(Value::as_object).into_iter().flatten();
+    members
+        .filter_map(|(id, digest)| {
+            let id = id.parse::<uuid::Uuid>().ok()?;
+            Some((id.into(), digest.as_str()?.parse().ok()?))
+        })
+        .collect()
+}
 
 /// What an artifact is to Incus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +52,21 @@ impl RootKind {
             Format::IncusCombinedTarGz => Some(Self::Combined),
             _ => None,
         }
+    }
+
+    /// The type of the file in Simple Streams.
+    pub const fn file_type(self) -> &'static str {
+        match self {
+            Self::Disk => "disk-kvm.img",
+            Self::Squashfs => "squashfs",
+            Self::Tar => "root.tar.xz",
+            Self::Combined => "incus_combined.tar.gz",
+        }
+    }
+
+    /// Whether instances of it are virtual machines rather than containers.
+    pub const fn is_machine(self) -> bool {
+        matches!(self, Self::Disk)
     }
 }
 

@@ -6,6 +6,7 @@
 mod blob;
 mod catalog;
 mod digest;
+mod directory;
 mod event;
 mod id;
 pub mod incus;
@@ -14,6 +15,7 @@ mod name;
 mod nul;
 mod page;
 mod part;
+mod published;
 mod text;
 mod upload;
 
@@ -23,17 +25,19 @@ pub use catalog::{
     Version, VersionEvent, VersionState,
 };
 pub use digest::{Digest, HashChain};
+pub use directory::{DIRECTORIES, NamedFile, file_name, named_files};
 pub use event::{Actor, Event, Subject};
 pub use id::{AliasId, ArtifactId, AttachmentId, EventId, ImageId, JobId, Lease, StepId, UploadId, VersionId};
 pub use job::{Job, JobKind, JobOutcome, JobState, PublishJob, Step, StepState};
 pub use name::{
-    AliasName, Architecture, AttachmentName, FileName, Format, ImageName, MediaType, OperatingSystem, Prose, Reference,
-    Variant, VersionName,
+    AliasName, Architecture, AttachmentName, FileName, Format, ImageName, MediaType, NameInDirectory, OperatingSystem,
+    Prose, Reference, Variant, VersionName,
 };
 pub use nul::has_nul;
 pub(crate) use nul::without_nul;
 pub use page::{Cursor, Page, Paged};
 pub use part::{Etag, Part, PartNumber, PartRef};
+pub use published::{Catalog, Outputs, PublishedImage, PublishedVersion};
 pub(crate) use text::words;
 pub use text::{InvalidText, Text};
 pub use upload::{NewUpload, Upload, UploadEvent, UploadFilter, UploadState};

@@ -29,6 +29,11 @@ text!(
     "disk.qcow2"
 );
 text!(
+    /// What a file of a version is called in its directory. Its parts may have so many characters together.
+    NameInDirectory, "name in a directory", r"^[A-Za-z0-9][A-Za-z0-9._+:-]{0,699}$",
+    "debian-13.1-linux-amd64.qcow2"
+);
+text!(
     /// Text for people: a display name, a description, a token's name. Not blank, no control characters but line breaks and tabs.
     Prose, "text",
     r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]*[^\s\u0000-\u001f\u007f][^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]*$",

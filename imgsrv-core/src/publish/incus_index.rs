@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 
 use super::{PublishStep, StepContext, StepError, StepOutput};
-use crate::model::incus::Eligible;
+use crate::db::{Tx, fingerprints};
+use crate::model::incus::{Eligible, STEP};
 use crate::model::{BlobRef, Digest, HashChain};
 
 /// Computes, for every artifact that Incus can use, the SHA-256 of metadata and root file one after the other; of a
@@ -19,30 +20,37 @@ pub(super) struct IncusIndex;
 #[async_trait]
 impl PublishStep for IncusIndex {
     fn name(&self) -> &'static str {
-        super::INCUS_INDEX
+        STEP
     }
 
     async fn run(&self, cx: &StepContext<'_>) -> Result<StepOutput, StepError> {
-        let mut computed = BTreeMap::<(Digest, Digest), Digest>::new();
         let mut combined = BTreeMap::<String, Digest>::new();
         for eligible in cx.artifacts().iter().filter_map(|entry| Eligible::from_entry(entry).ok()) {
             let artifact = &eligible.entry.artifact;
             let digest = match eligible.metadata {
                 None => artifact.blob.digest.clone(),
-                Some(metadata) => {
-                    let pair = (metadata.blob.digest.clone(), artifact.blob.digest.clone());
-                    if let Some(digest) = computed.get(&pair) {
-                        digest.clone()
-                    } else {
-                        let digest = hash_both(cx, &metadata.blob, &artifact.blob).await?;
-                        computed.entry(pair).or_insert(digest).clone()
-                    }
-                }
+                Some(metadata) => fingerprint(cx, &metadata.blob, &artifact.blob).await?,
             };
             combined.insert(artifact.id.to_string(), digest);
         }
         Ok(Some(serde_json::json!({ "combined_sha256": combined })))
     }
+}
+
+/// Computed once for each pair: it costs a pass over the image.
+async fn fingerprint(cx: &StepContext<'_>, metadata: &BlobRef, root: &BlobRef) -> Result<Digest, StepError> {
+    if let Some(known) = fingerprints::get(cx.engine.db().reader(), &metadata.digest, &root.digest).await? {
+        return Ok(known);
+    }
+    let computed = hash_both(cx, metadata, root).await?;
+    let (metadata, root, fingerprint) = (metadata.digest.clone(), root.digest.clone(), computed.clone());
+    cx.engine
+        .detached(|engine| async move {
+            let insert = async |tx: &Tx| fingerprints::insert(tx, metadata, root, fingerprint).await;
+            engine.db().tx("incus_fingerprint", insert).await
+        })
+        .await?;
+    Ok(computed)
 }
 
 async fn hash_both(cx: &StepContext<'_>, metadata: &BlobRef, root: &BlobRef) -> Result<Digest, StepError> {

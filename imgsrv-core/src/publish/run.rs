@@ -122,6 +122,7 @@ impl Engine {
                         if !jobs::finish(tx, &claimed, JobOutcome::Succeeded, None, now).await? {
                             return Ok(Performed::LeaseLost);
                         }
+                        catalog::lock_image(tx, manifest.image.id).await?;
                         steps::succeed(tx, step, None, now).await?;
                         let version = manifest.version.id;
                         if !catalog::transition(tx, version, VersionEvent::Published, now).await? {
@@ -133,7 +134,7 @@ impl Engine {
                             let condition = Condition::NotPublishable;
                             return Err(Error::Precondition { condition, reason, errors });
                         }
-                        catalog::next_generation(tx).await?;
+                        catalog::next_generation(tx, manifest.image.id).await?;
                         let change = Change::new(Subject::Version, version, "published")
                             .named_in(&manifest.image.name, &manifest.version.version);
                         engine.record(tx, change.from(VersionState::Publishing).to(VersionState::Published)).await?;

@@ -11,6 +11,7 @@ use imgsrv_core::model::{
     PartNumber, PartRef, PublishJob, Scope, Subject, Upload, UploadId, Variant, VersionName, VersionState,
 };
 use imgsrv_core::opendal::Operator;
+use imgsrv_core::projection::SimpleStreams;
 use imgsrv_core::publish::PublishStep;
 use imgsrv_core::sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, Statement, TransactionTrait};
 use imgsrv_core::testing::manual_clock;
@@ -130,6 +131,25 @@ impl Fixture {
     /// Runs a statement as another program would.
     pub(crate) async fn sql(&self, sql: &str) -> Result<u64, imgsrv_core::sea_orm::DbErr> {
         Ok(self.database.execute_unprepared(sql).await?.rows_affected())
+    }
+
+    /// Takes away what keeps published rows as they are, as a broken disk or a careless hand does.
+    pub(crate) async fn unprotect(&self) {
+        for table in ["versions", "artifacts", "attachments"] {
+            if self.pair.is_postgres() {
+                self.sql(&format!("alter table {table} disable trigger user")).await.expect("no triggers");
+            } else {
+                let names = format!("select name from sqlite_master where type = 'trigger' and tbl_name = '{table}'");
+                for name in self.texts(&names).await {
+                    self.sql(&format!("drop trigger {name}")).await.expect("a trigger less");
+                }
+            }
+        }
+    }
+
+    /// A comparison of a column with an id, in the database's words.
+    pub(crate) fn same(&self, column: &str, id: uuid::Uuid) -> String {
+        if self.pair.is_postgres() { format!("{column} = '{id}'") } else { format!("{column} = x'{}'", id.simple()) }
     }
 
     pub(crate) async fn begin(&self, bytes: &[u8]) -> Upload {
@@ -289,6 +309,7 @@ fn builder(
     Engine::builder(database.clone(), store.clone().layer(gate.clone()))
         .reader(reader.clone())
         .clock(clock.clone())
+        .projection(SimpleStreams::default())
         .settings(Settings { min_free: 0, ..Settings::default() })
 }
 

@@ -11,6 +11,7 @@ mod catalog;
 mod errors;
 mod fixture;
 mod gate;
+mod projections;
 mod publish;
 mod races;
 mod s3;
@@ -43,6 +44,7 @@ const FILES: &[(&str, &[(&str, Behaviour)])] = &[
     ("cancellation", cancellation::BEHAVIOURS),
     ("catalog", catalog::BEHAVIOURS),
     ("errors", errors::BEHAVIOURS),
+    ("projections", projections::BEHAVIOURS),
     ("publish", publish::BEHAVIOURS),
     ("schema", schema::BEHAVIOURS),
     ("sweep", sweep::BEHAVIOURS),

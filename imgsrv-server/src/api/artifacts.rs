@@ -1,6 +1,5 @@
 use imgsrv_core::Engine;
-use imgsrv_core::model::Scope;
-use imgsrv_core::model::{Artifact as ArtifactModel, ArtifactId, Cursor, ImageName, Variant, VersionName};
+use imgsrv_core::model::{ArtifactId, Cursor, ImageName, Scope, VersionName, file_name};
 use poem::Request;
 use poem::web::Data;
 use poem_openapi::OpenApi;
@@ -114,17 +113,7 @@ impl ArtifactsApi {
     ) -> Result<Download, Problem> {
         let (image, version) = (&image.0.0, &version.0.0);
         let artifact = engine.get_artifact(image, version, artifact_id.0.0, Scope::Published).await?;
-        let name = file_name(image, version, &artifact);
+        let name = file_name(image, version.as_ref(), &artifact);
         File::published(&artifact.blob, artifact.created_at, name).send(&engine, request).await
-    }
-}
-
-/// What a person tells files of a version apart by.
-fn file_name(image: &ImageName, version: &VersionName, artifact: &ArtifactModel) -> String {
-    let ArtifactModel { variant, operating_system, architecture, format, .. } = artifact;
-    if *variant == Variant::default_variant() {
-        format!("{image}-{version}-{operating_system}-{architecture}.{format}")
-    } else {
-        format!("{image}-{version}-{operating_system}-{architecture}-{variant}.{format}")
     }
 }

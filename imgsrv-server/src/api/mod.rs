@@ -6,11 +6,13 @@ mod aliases;
 mod artifacts;
 mod attachments;
 mod blobs;
+mod directories;
 mod docs;
 mod health;
 mod images;
 mod jobs;
 pub(crate) mod respond;
+mod streams;
 mod uploads;
 mod versions;
 
@@ -18,7 +20,9 @@ use imgsrv_core::model::{Cursor, Page};
 use poem_openapi::param::Query;
 use poem_openapi::{OpenApi, OpenApiService, Tags};
 
+pub(crate) use directories::SUMS;
 pub use health::Readiness;
+pub(crate) use streams::STREAMS;
 
 use crate::number::Limit;
 use crate::problem::Problem;
@@ -41,6 +45,10 @@ pub(crate) enum Tag {
     Attachments,
     /// Movable names for published versions.
     Aliases,
+    /// Files of published versions, under names for people.
+    Downloads,
+    /// What Incus reads.
+    Streams,
     /// Jobs that publish a version.
     Publishing,
     /// Principals, their roles and their tokens.
@@ -60,6 +68,8 @@ fn groups() -> impl OpenApi {
         attachments::AttachmentsApi,
         aliases::AliasesApi,
         jobs::JobsApi,
+        directories::DirectoriesApi,
+        streams::StreamsApi,
         health::HealthApi,
         docs::DocsApi,
         crate::auth::AuthApi,

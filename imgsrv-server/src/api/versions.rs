@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
+
 use imgsrv_core::Engine;
-use imgsrv_core::model::{Cursor, ImageName, VersionName, VersionState};
+use imgsrv_core::model::{Cursor, ImageName, Scope, VersionName, VersionState};
 use poem::Request;
 use poem::web::Data;
 use poem_openapi::OpenApi;
@@ -7,7 +9,7 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 
 use super::respond::{Accepted, Created, NoContent};
-use super::{Tag, page};
+use super::{STREAMS, Tag, page};
 use crate::caching::Cached;
 use crate::extract::{CanWriteContent, Reader};
 use crate::number::Limit;
@@ -70,7 +72,11 @@ impl VersionsApi {
         request: &Request,
     ) -> Result<Cached<Manifest>, Problem> {
         let manifest = engine.get_manifest(&image.0.0, &version.0.0, reader.scope()).await?;
-        Ok(Cached::for_reader(request, &reader, &manifest.into()))
+        let not_listed = match reader.scope() {
+            Scope::All => engine.left_out(STREAMS, &manifest).await?,
+            Scope::Published => BTreeMap::new(),
+        };
+        Ok(Cached::for_reader(request, &reader, &Manifest::new(manifest, not_listed)))
     }
 
     /// Delete a draft

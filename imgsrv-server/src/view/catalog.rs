@@ -265,9 +265,12 @@ impl From<model::Attachment> for Attachment {
 
 /// An artifact with what goes with it.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub(crate) struct ManifestEntry {
     artifact: Artifact,
     attachments: Vec<Attachment>,
+    /// Why Incus is not told of it; for writers only.
+    not_listed_reason: Option<String>,
 }
 
 /// Everything that a version is.
@@ -278,8 +281,9 @@ pub(crate) struct Manifest {
     artifacts: Vec<ManifestEntry>,
 }
 
-impl From<model::Manifest> for Manifest {
-    fn from(manifest: model::Manifest) -> Self {
+impl Manifest {
+    /// A manifest, with the reasons for which Incus is not told of artifacts.
+    pub(crate) fn new(manifest: model::Manifest, mut not_listed: BTreeMap<ArtifactId, String>) -> Self {
         Self {
             image: manifest.image.into(),
             version: manifest.version.into(),
@@ -287,6 +291,7 @@ impl From<model::Manifest> for Manifest {
                 .artifacts
                 .into_iter()
                 .map(|entry| ManifestEntry {
+                    not_listed_reason: not_listed.remove(&entry.artifact.id),
                     artifact: entry.artifact.into(),
                     attachments: entry.attachments.into_iter().map(Into::into).collect(),
                 })

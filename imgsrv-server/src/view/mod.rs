@@ -26,6 +26,7 @@ macro_rules! list {
 }
 
 mod catalog;
+mod directory;
 mod job;
 mod upload;
 
@@ -33,5 +34,6 @@ pub(crate) use catalog::{
     AddArtifact, AddAttachment, Alias, Aliases, Artifact, Artifacts, Attachment, CreateImage, CreateVersion, Image,
     Images, Manifest, PutAlias, Version, Versions,
 };
+pub(crate) use directory::Directory;
 pub(crate) use job::PublishJob;
 pub(crate) use upload::{BeginUpload, CompleteUpload, Parts, StoredPart, Upload, Uploads};

@@ -48,6 +48,10 @@ async fn what_a_token_opens_is_kept_by_nobody() {
             (Who::Anybody, id) if id.starts_with("download_") => {
                 assert_eq!((policy, vary.as_str()), ("public, max-age=31536000, immutable", ""), "{path}");
             }
+            (Who::Anybody, "list_files") => assert_eq!((policy, vary.as_str()), ("no-cache", "accept"), "{path}"),
+            (Who::Anybody, id) if id.starts_with("get_streams_") => {
+                assert_eq!((policy, vary.as_str()), ("no-cache", "accept-encoding"), "{path}");
+            }
             (Who::Anybody, _) => assert_eq!((policy, vary.as_str()), ("no-cache", ""), "{path}"),
         }
     }
@@ -70,14 +74,21 @@ async fn what_is_published_may_be_kept_and_asked_about_again() {
         let first = reader.get(&path).await;
         let policy = match id.as_str() {
             "get_upload" | "check_health" | "check_readiness" => "private, no-store",
-            "read_blob" | "download_artifact" | "download_attachment" => "public, max-age=31536000, immutable",
+            "read_blob" | "download_artifact" | "download_attachment" | "download_file" => {
+                "public, max-age=31536000, immutable"
+            }
             _ => "no-cache",
         };
         assert_eq!(first.header("cache-control"), policy, "{path}");
         if policy == "private, no-store" {
             continue; // What nobody keeps needs no validator.
         }
-        let vary = if who == Who::Readers { "authorization" } else { "" };
+        let vary = match id.as_str() {
+            "list_files" => "accept",
+            "get_streams_index" | "get_streams_images" => "accept-encoding",
+            _ if who == Who::Readers => "authorization",
+            _ => "",
+        };
         assert_eq!(first.header("vary").to_lowercase(), vary, "{path}");
         let etag = first.header("etag");
         assert!(etag.starts_with('"') && etag.ends_with('"') && etag.len() > 2, "{path}: {etag}");

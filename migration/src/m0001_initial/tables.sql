@@ -20,9 +20,12 @@ create table if not exists images (
   name text collate "C" not null unique,
   display_name text,
   description text,
+  -- The catalogue's generation in which the public last saw something change in it; 0 before it saw anything.
+  generation bigint not null default 0,
   created_at timestamptz not null,
   updated_at timestamptz not null
 );
+create index if not exists images_generation on images (generation);
 
 create table if not exists versions (
   id uuid primary key,
@@ -185,6 +188,14 @@ create table if not exists publish_steps (
   updated_at timestamptz not null,
   unique (job_id, sequence),
   unique (job_id, name)
+);
+
+-- What Incus calls a metadata file and a root file together: SHA-256 of the one and then the other.
+create table if not exists incus_fingerprints (
+  metadata_digest text not null,
+  root_digest text not null,
+  fingerprint text not null,
+  primary key (metadata_digest, root_digest)
 );
 
 create table if not exists events (

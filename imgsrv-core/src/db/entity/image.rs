@@ -12,6 +12,7 @@ pub struct Model {
     pub name: ImageName,
     pub display_name: Option<Prose>,
     pub description: Option<Prose>,
+    pub generation: i64,
     pub created_at: DateTimeUtc,
     pub updated_at: DateTimeUtc,
 }

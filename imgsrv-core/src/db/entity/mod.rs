@@ -12,6 +12,7 @@ pub(crate) mod blob_segment;
 pub(crate) mod catalog_generation;
 pub(crate) mod event;
 pub(crate) mod image;
+pub(crate) mod incus_fingerprint;
 pub(crate) mod instance;
 pub(crate) mod job;
 pub(crate) mod part;
