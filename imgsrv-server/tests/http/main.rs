@@ -11,6 +11,7 @@ mod bootstrap;
 mod caching;
 mod catalog;
 mod connections;
+mod consumers;
 mod crash;
 mod directories;
 mod disk;

@@ -33,31 +33,34 @@ impl Shared {
         Self { postgres, garage }
     }
 
-    /// Starts a node with the variables of the wire contract.
     fn node(&self) -> Server {
-        let mut command = Command::new(program());
+        let mut command = on_services(&self.postgres, "imgsrv", &self.garage, "images");
         command
-            .env("IMGSRV_POSTGRES_URL", self.postgres.url("imgsrv"))
-            .env("IMGSRV_S3_ENDPOINT", self.garage.endpoint())
-            .env("IMGSRV_S3_BUCKET", "images")
-            .env("IMGSRV_S3_ACCESS_KEY_ID", Garage::ACCESS_KEY_ID)
-            .env("IMGSRV_S3_SECRET_ACCESS_KEY", Garage::SECRET_ACCESS_KEY)
-            .env("IMGSRV_S3_REGION", Garage::REGION)
-            .env("IMGSRV_S3_USE_TLS", "false")
             .env("IMGSRV_JOB_LEASE", "2s")
             .env("IMGSRV_CAS_PROMOTION_ERROR_BACKOFF", "100ms")
             .env("IMGSRV_CAS_PROMOTION_ERROR_BACKOFF_MAX", "1s");
         let folder = Folder::new();
-        let command = {
-            command.arg("--data-dir").arg(folder.data());
-            command
-        };
+        command.arg("--data-dir").arg(folder.data());
         Server::spawn(command, folder)
     }
 
     fn ask(&self, sql: &str) -> String {
         self.postgres.psql("imgsrv", sql).expect(sql)
     }
+}
+
+/// A node with the variables of the wire contract, for [`Server::spawn`].
+pub(crate) fn on_services(postgres: &Postgres, database: &str, garage: &Garage, bucket: &str) -> Command {
+    let mut command = Command::new(program());
+    command
+        .env("IMGSRV_POSTGRES_URL", postgres.url(database))
+        .env("IMGSRV_S3_ENDPOINT", garage.endpoint())
+        .env("IMGSRV_S3_BUCKET", bucket)
+        .env("IMGSRV_S3_ACCESS_KEY_ID", Garage::ACCESS_KEY_ID)
+        .env("IMGSRV_S3_SECRET_ACCESS_KEY", Garage::SECRET_ACCESS_KEY)
+        .env("IMGSRV_S3_REGION", Garage::REGION)
+        .env("IMGSRV_S3_USE_TLS", "false");
+    command
 }
 
 /// A client that is sent to any node, and to another one when that does not answer.
