@@ -110,13 +110,15 @@ async fn a_download_goes_on_where_it_stopped(site: Site) {
 
 async fn a_file_is_fetched_in_pieces_at_once(site: Site) {
     let (url, whole) = disk(&site).await;
+    let file = url.rsplit('/').next().expect("a name");
     let checksum = format!("--checksum=sha-256={}", digest(&whole).trim_start_matches("sha256:"));
     for (name, url) in [("version", url.clone()), ("alias", url.replace("/1.0/", "/latest/"))] {
         // Unlimited, one connection is done before others are made.
         let ask = ["aria2c", "-x", "8", "-s", "8", "--min-split-size=1M", "--max-overall-download-limit=8M"];
-        let tell = ["--console-log-level=info", "--no-conf", &checksum, "-o", name, &url];
+        let tell = ["--console-log-level=info", "--no-conf", &checksum, "-d", name, &url];
         let said = site.run(&[&ask[..], &tell].concat());
-        assert!(site.read(name) == whole, "{name}");
+        // Where aria2c is not told a name, it is told one by the answer, as browsers are.
+        assert!(site.read(&format!("{name}/{file}")) == whole, "{name}");
         let pieces = said.matches("206 Partial Content").count();
         assert!(pieces > 1, "in {pieces} pieces: {said}");
     }
@@ -128,7 +130,7 @@ async fn a_disk_is_read_where_it_is(site: Site) {
         let info = site.run(&["qemu-img", "info", "--output", "json", &url]);
         let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
         assert_eq!((&info["format"], &info["virtual-size"]), (&"qcow2".into(), &(8 << 20).into()), "{name}: {info}");
-        // With several requests at once, as it is without `-m 1`, qemu-img 10.0 now and then waits for ever, whoever serves.
+        // Without `-m 1`, qemu-img 10.0 sends several requests at once and now and then waits for ever, whoever serves.
         site.run(&["qemu-img", "convert", "-m", "1", "-O", "raw", &url, name]);
         let raw = crate::server::bytes("disk".bytes().map(u64::from).sum(), 8 << 20);
         assert!(site.read(name) == raw, "{name}");

@@ -12,6 +12,7 @@ use super::site::Site;
 on_both!(
     a_remote_lists_what_is_published,
     every_kind_of_image_is_copied_whole,
+    a_name_may_stand_for_a_container_and_a_machine,
     a_moved_alias_is_followed_and_a_version_stays,
     a_container_runs,
 );
@@ -98,6 +99,19 @@ async fn every_kind_of_image_is_copied_whole(site: Site) {
     }
     let copied = incus.images("local:");
     assert_eq!(copied.len(), images.len(), "{copied:#?}");
+}
+
+async fn a_name_may_stand_for_a_container_and_a_machine(site: Site) {
+    let incus = Incus::start(&site);
+    let squashfs = Image::squashfs("both");
+    let disk = Image { metadata: squashfs.metadata.clone(), ..Image::disk("both", 1) };
+    site.release("both", "1.0", &[&squashfs, &disk]).await;
+    site.point("both", "latest", "1.0").await;
+    for (image, kind) in [(&squashfs, "--vm=false"), (&disk, "--vm")] {
+        incus.run(&["image", "copy", "imgsrv:both/latest", "local:", kind]);
+        let copied = incus.images("local:");
+        assert!(copied.iter().any(|copied| copied["fingerprint"] == *image.fingerprint()), "{kind}: {copied:#?}");
+    }
 }
 
 async fn a_moved_alias_is_followed_and_a_version_stays(site: Site) {

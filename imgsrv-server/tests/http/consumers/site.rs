@@ -68,8 +68,8 @@ impl Site {
         self.work.path()
     }
 
-    /// A program with nothing of its user's, for which the machine trusts the authority and nobody else. Not each of them
-    /// can be told by an option whom to trust (qemu-img cannot), so all find it where Debian keeps its certificates.
+    /// A program with nothing of its user's, for which the machine trusts the authority and nobody else. Not each of
+    /// them can be told by an option whom to trust (qemu-img cannot), so all find it where Debian keeps certificates.
     pub(crate) fn command(&self, line: &[&str]) -> Command {
         const TRUST: &str = "mount --bind \"$0\" /etc/ssl/certs/ca-certificates.crt && exec timeout 120 \"$@\"";
         let mut command = Command::new("unshare");
