@@ -23,7 +23,7 @@ impl Incus {
     pub(crate) fn start(site: &Site) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", include_str!("daemon.sh")]).env("INCUSD", installed());
-        trust(&mut command, site.authority());
+        trust(&mut command, &site.authority());
         let mut keeper = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -39,7 +39,7 @@ impl Incus {
             keeper.stderr.take().expect("standard error").read_to_string(&mut said).ok();
             panic!("Incus did not start: {said}");
         };
-        let incus = Self { keeper, root: root.trim_end().into(), authority: site.authority().to_owned() };
+        let incus = Self { keeper, root: root.trim_end().into(), authority: site.authority() };
         incus.run(&["storage", "create", "default", "dir"]);
         incus.run(&["remote", "add", "imgsrv", &site.url, "--protocol=simplestreams"]);
         incus

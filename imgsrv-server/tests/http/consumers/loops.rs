@@ -79,13 +79,14 @@ fn copy_images(site: &Site, progress: &Progress) {
     assert!(copied > 2, "the first version or a later one, and the last");
 }
 
-/// The alias may move at any time, so it is asked once; the rest comes from where it led.
+/// The alias may move at any time, so it is asked once; the rest comes from the version that it meant.
 fn download_files(site: &Site, progress: &Progress) {
     let script = r#"
         rm -rf latest && mkdir latest && cd latest
-        sums=$(curl -fsSL --remote-name --write-out '%{url_effective}' "$0/d/box/latest/SHA256SUMS")
+        version=$(curl -fsS --output list --write-out '%header{x-imgsrv-version}' "$0/d/box/latest/")
+        curl -fsS --remote-name "$0/d/box/$version/SHA256SUMS"
         for file in $(cut -c67- SHA256SUMS); do
-            curl -fsSL --remote-name "${sums%/*}/$file"
+            curl -fsS --remote-name "$0/d/box/$version/$file"
         done
         sha256sum -c --quiet SHA256SUMS
     "#;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::files::Image;
 use crate::nodes::on_services;
-use crate::server::{Api, Folder, Server, artifact, attachment, program};
+use crate::server::{Api, Authority, Server, artifact, attachment, program};
 
 /// One of each for all stories of this process, with which they end; each story has a database and a bucket.
 static SERVICES: LazyLock<(Postgres, Garage)> =
@@ -22,7 +22,7 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Site {
     _server: Server,
     work: TempDir,
-    authority: PathBuf,
+    authority: Authority,
     /// `https://127.0.0.1:…`
     pub(crate) url: String,
     pub(crate) writer: Api,
@@ -42,25 +42,16 @@ impl Site {
         Self::start(on_services(postgres, &name, garage, &name)).await
     }
 
-    async fn start(mut command: Command) -> Self {
-        let (folder, work) = (Folder::new(), tempfile::tempdir().expect("a folder"));
-        certify(folder.path());
-        let [authority, certificate, key] =
-            ["authority.pem", "server.pem", "server.key"].map(|file| folder.path().join(file));
-        command.arg("--data-dir").arg(folder.data());
-        command.arg("--tls-cert-file").arg(certificate).arg("--tls-key-file").arg(key);
-        let server = Server::spawn(command, folder);
-        let url = format!("https://{}", server.url.trim_start_matches("http://"));
-        let pem = std::fs::read(&authority).expect("the authority");
-        let client = |token| Api::trusting(&pem, &url, token);
-        let token = client(server.token.clone()).new_token("content-writer").await;
-        let (writer, reader) = (client(Some(token)), client(None));
+    async fn start(command: Command) -> Self {
+        let (server, authority) = Server::spawn_tls(command);
+        let (writer, reader) = (server.writer().await, server.anonymous());
+        let (work, url) = (tempfile::tempdir().expect("a folder"), server.url.clone());
         Self { _server: server, work, authority, url, writer, reader }
     }
 
     /// The certificate of the authority.
-    pub(crate) fn authority(&self) -> &Path {
-        &self.authority
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.authority.ca_file()
     }
 
     /// Where its programs run and leave their files.
@@ -73,7 +64,7 @@ impl Site {
     pub(crate) fn command(&self, line: &[&str]) -> Command {
         const TRUST: &str = "mount --bind \"$0\" /etc/ssl/certs/ca-certificates.crt && exec timeout 120 \"$@\"";
         let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", TRUST]).arg(&self.authority).args(line);
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", TRUST]).arg(self.authority()).args(line);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.work());
         command.current_dir(self.work());
         command
@@ -127,17 +118,4 @@ pub(super) fn run(command: &mut Command) -> String {
     let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
     assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
     out.into_owned()
-}
-
-/// An authority, and a certificate of it for this machine.
-fn certify(folder: &Path) {
-    const OPENSSL: &str = r#"
-        key() { echo -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1"; }
-        openssl req -x509 $(key authority.key) -out authority.pem -days 2 -subj '/CN=imgsrv test authority'
-        openssl req $(key server.key) -out server.csr -subj /CN=localhost
-        echo subjectAltName=DNS:localhost,IP:127.0.0.1 >extensions
-        openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 \
-            -extfile extensions -out server.pem
-    "#;
-    run(Command::new("sh").args(["-euc", OPENSSL]).current_dir(folder));
 }

@@ -34,13 +34,6 @@ impl Api {
         Self { client, url: url.to_owned(), token }
     }
 
-    /// The same over TLS, with a server whose certificate this authority (PEM) has signed.
-    pub(crate) fn trusting(authority: &[u8], url: &str, token: Option<String>) -> Self {
-        let authority = Certificate::from_pem(authority).expect("a certificate");
-        let client = Client::builder().tls_certs_only([authority]).timeout(PATIENCE).build().expect("a client");
-        Self { client, url: url.to_owned(), token }
-    }
-
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.url));
         match &self.token {

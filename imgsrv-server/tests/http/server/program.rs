@@ -76,12 +76,18 @@ impl Server {
 
     /// A server that speaks TLS, and the authority that signs and renews its certificate.
     pub(crate) fn start_tls(arguments: &[&str]) -> (Self, Authority) {
+        let mut command = Command::new(program());
+        command.args(arguments);
+        Self::spawn_tls(command)
+    }
+
+    /// The same of a command that ends in the program.
+    pub(crate) fn spawn_tls(mut command: Command) -> (Self, Authority) {
         let folder = Folder::new();
         let authority = Authority::new(&folder);
         authority.renew();
-        let flags = authority.flags();
-        let arguments: Vec<_> = flags.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
-        let mut server = Self::start_in(folder, &arguments);
+        command.arg("--data-dir").arg(folder.data()).args(authority.flags());
+        let mut server = Self::spawn(command, folder);
         server.url = format!("https://{}", server.address());
         server.ca = Some(authority.ca_file());
         (server, authority)
