@@ -32,6 +32,10 @@ container:
 deny:
     cargo deny check
 
+# Measure Simple Streams of a large catalogue
+bench-streams artifacts="50000":
+    cargo bench --package imgsrv-server --bench streams -- {{ artifacts }}
+
 # Very large parts and uploads, to PostgreSQL and Garage (40 GiB of disk, half an hour)
 soak:
     .ci/soak

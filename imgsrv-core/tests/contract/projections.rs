@@ -1,11 +1,12 @@
 //! What others see of the catalogue: Simple Streams, and what an embedder adds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use imgsrv_core::model::{ArtifactId, Catalog, Digest, ImageName, Manifest, Scope, VersionName};
 use imgsrv_core::projection::{File, Projection, SimpleStreams};
 use imgsrv_core::{BoxError, Engine, Error};
+use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, artifact, attachment};
@@ -32,7 +33,26 @@ async fn stream(engine: &Engine, path: &str) -> Value {
     let whole = file.body.concat();
     assert_eq!((whole.len() as u64, Digest::of(&whole)), (file.size, file.digest.clone()));
     assert_eq!(file.media_type, "application/json");
-    serde_json::from_slice(&whole).expect("JSON")
+    let document = serde_json::from_slice(&whole).expect("JSON");
+    let schema = if path == "v1/index.json" { &INDEX } else { &IMAGES };
+    let errors: Vec<String> =
+        schema.iter_errors(&document).map(|err| format!("{}: {err}", err.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    document
+}
+
+static INDEX: LazyLock<Validator> =
+    LazyLock::new(|| validator(include_str!("../../../openapi/simplestreams/index.schema.json")));
+static IMAGES: LazyLock<Validator> = LazyLock::new(|| validator(IMAGES_SCHEMA));
+const IMAGES_SCHEMA: &str = include_str!("../../../openapi/simplestreams/images.schema.json");
+
+/// A schema, which may name the one of the images.
+fn validator(schema: &str) -> Validator {
+    let parse = |text| serde_json::from_str::<Value>(text).expect("JSON");
+    let images =
+        jsonschema::Registry::new().add("urn:imgsrv:simplestreams:images", parse(IMAGES_SCHEMA)).expect("a schema");
+    let images = images.prepare().expect("schemas");
+    jsonschema::options().with_registry(&images).build(&parse(schema)).expect("a schema")
 }
 
 /// The products of Simple Streams; the index lists the same.
@@ -160,6 +180,16 @@ async fn what_incus_reads(f: &Fixture) {
         }))),
     });
     assert_eq!(Value::Object(products(&f.engine).await), expected);
+    let document = stream(&f.engine, "v1/images.json").await.to_string();
+    for (from, to) in
+        [(&*serial, "1.0"), ("disk-kvm.img", "disk1.img"), ("\"size\":", "\"length\":"), ("d/debian/", "/d/debian/")]
+    {
+        let wrong = serde_json::from_str(&document.replace(from, to)).expect("JSON");
+        assert!(
+            document.contains(from) && !IMAGES.is_valid(&wrong),
+            "{to} in the place of {from} is told from what Incus reads"
+        );
+    }
 }
 
 fn with_requirements(mut product: Value) -> Value {

@@ -28,6 +28,7 @@ const INDEXES: &[&str] = &[
     "artifacts_blob",
     "attachments_blob",
     "events_subject",
+    "images_generation",
     "jobs_due",
     "jobs_ended",
     "part_attempts_lost",
@@ -176,6 +177,10 @@ async fn use_all(manager: &Api, writer: &Api, anybody: &Api, name: &str) {
     for version in ["1.0", "1.0"] {
         writer.put(&format!("{path}/aliases/latest"), json!({ "version": version })).await.ok();
     }
+    for shown in ["/streams/v1/index.json".to_owned(), format!("/d/{name}/1.0/"), format!("/d/{name}/latest/")] {
+        anybody.get(&shown).await.ok();
+    }
+    writer.get(&format!("{path}/versions/1.0")).await.ok();
     writer.delete(&format!("{path}/aliases/latest")).await.no_content();
 
     // Drafts that come and go.
