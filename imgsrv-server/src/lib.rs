@@ -31,6 +31,7 @@ mod extract;
 mod lingering;
 mod negotiation;
 mod number;
+mod optional;
 mod problem;
 pub mod range;
 mod redirect;

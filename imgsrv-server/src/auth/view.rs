@@ -11,6 +11,7 @@ use super::id::OpaqueId;
 use super::principals::{Account, NewPrincipal, PrincipalKind};
 use super::roles::Role;
 use super::tokens::{Issued, NewToken};
+use crate::optional::Optional;
 use crate::text::{Text, Timestamp};
 
 /// A fixed set of actions that a principal can be given.
@@ -95,7 +96,7 @@ pub(super) struct CreatePrincipal {
     kind: Text<PrincipalKind>,
     display_name: Text<Prose>,
     /// Anything worth knowing of them; the server reads nothing into it.
-    attributes: Option<BTreeMap<String, Value>>,
+    attributes: Optional<BTreeMap<String, Value>>,
 }
 
 impl From<CreatePrincipal> for NewPrincipal {
@@ -103,7 +104,7 @@ impl From<CreatePrincipal> for NewPrincipal {
         Self {
             kind: request.kind.0,
             display_name: request.display_name.0,
-            attributes: request.attributes,
+            attributes: request.attributes.0,
             bootstrap: false,
         }
     }
@@ -154,14 +155,14 @@ impl From<Paged<api_token::Model>> for ApiTokens {
 #[derive(Debug, Object)]
 #[oai(deny_unknown_fields)]
 pub(super) struct IssueApiToken {
-    name: Option<Text<Prose>>,
+    name: Optional<Text<Prose>>,
     /// In the future.
     expires_at: Timestamp,
 }
 
 impl From<IssueApiToken> for NewToken {
     fn from(request: IssueApiToken) -> Self {
-        Self { name: request.name.map(|name| name.0), expires_at: request.expires_at.0 }
+        Self { name: request.name.0.map(|name| name.0), expires_at: request.expires_at.0 }
     }
 }
 

@@ -9,6 +9,7 @@ use imgsrv_core::model::{
 use poem_openapi::Object;
 
 use crate::number::Size;
+use crate::optional::Optional;
 use crate::problem::Problem;
 use crate::text::{Id, Plain, Text, Timestamp};
 
@@ -19,17 +20,17 @@ pub(crate) struct CreateImage {
     /// Its name, unique on the server.
     name: Text<ImageName>,
     /// What people call it.
-    display_name: Option<Text<Prose>>,
+    display_name: Optional<Text<Prose>>,
     /// What it is.
-    description: Option<Text<Prose>>,
+    description: Optional<Text<Prose>>,
 }
 
 impl From<CreateImage> for model::NewImage {
     fn from(create: CreateImage) -> Self {
         Self {
             name: create.name.0,
-            display_name: create.display_name.map(|text| text.0),
-            description: create.description.map(|text| text.0),
+            display_name: create.display_name.0.map(|text| text.0),
+            description: create.description.0.map(|text| text.0),
         }
     }
 }
@@ -112,7 +113,7 @@ impl From<model::Version> for Version {
 #[oai(deny_unknown_fields)]
 pub(crate) struct AddArtifact {
     /// Tells artifacts of one system and format apart; absent or empty means `default`.
-    variant: Option<Plain>,
+    variant: Optional<Plain>,
     /// `linux`, `freebsd`, …
     operating_system: Text<OperatingSystem>,
     /// `amd64`, `arm64`, …
@@ -126,20 +127,20 @@ pub(crate) struct AddArtifact {
     /// What they are.
     primary_media_type: Text<MediaType>,
     /// What a host must offer, handed to Incus as `requirements`.
-    requirements: Option<BTreeMap<String, Plain>>,
+    requirements: Optional<BTreeMap<String, Plain>>,
 }
 
 impl TryFrom<AddArtifact> for model::NewArtifact {
     type Error = Problem;
 
     fn try_from(add: AddArtifact) -> Result<Self, Problem> {
-        let variant = match add.variant {
+        let variant = match add.variant.0 {
             Some(Plain(text)) if !text.is_empty() => {
                 Variant::try_from(text).map_err(|rule| Problem::invalid("variant", rule.to_string()))?
             }
             _ => Variant::default_variant(),
         };
-        let requirements = add.requirements.unwrap_or_default();
+        let requirements = add.requirements.0.unwrap_or_default();
         Ok(Self {
             variant,
             operating_system: add.operating_system.0,

@@ -2,6 +2,7 @@ use imgsrv_core::model::{self, Digest, Etag, FileName, MediaType, PartRef, Uploa
 use poem_openapi::Object;
 
 use crate::number::{Number, Size};
+use crate::optional::Optional;
 use crate::text::{Id, Plain, Text, Timestamp};
 
 /// What a client promises when it begins an upload.
@@ -13,9 +14,9 @@ pub(crate) struct BeginUpload {
     /// How many bytes.
     expected_size_bytes: Size,
     /// The media type of the blob, if this upload makes it.
-    media_type_hint: Option<Text<MediaType>>,
+    media_type_hint: Optional<Text<MediaType>>,
     /// What the file is called at the client.
-    filename_hint: Option<Text<FileName>>,
+    filename_hint: Optional<Text<FileName>>,
 }
 
 impl From<BeginUpload> for model::NewUpload {
@@ -23,8 +24,8 @@ impl From<BeginUpload> for model::NewUpload {
         Self {
             expected_digest: begin.expected_digest.0,
             expected_size: begin.expected_size_bytes.0,
-            media_type_hint: begin.media_type_hint.map(|hint| hint.0),
-            filename_hint: begin.filename_hint.map(|hint| hint.0),
+            media_type_hint: begin.media_type_hint.0.map(|hint| hint.0),
+            filename_hint: begin.filename_hint.0.map(|hint| hint.0),
         }
     }
 }

@@ -91,6 +91,29 @@ async fn a_member_that_no_request_knows_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_left_out_is_not_null() {
+    let server = Server::start();
+    let (manager, writer) = (server.manager(), server.writer().await);
+    let world = World::make(&server).await;
+    let document = imgsrv_server::specification();
+    let mut asked = 0;
+    for operation in operations() {
+        let Some(good) = body(&operation) else { continue };
+        let shape = &document["paths"][&operation.path][operation.method.as_str().to_lowercase()]["requestBody"];
+        let name = shape["content"]["application/json"]["schema"]["$ref"].as_str().expect("a schema");
+        let schema = &document["components"]["schemas"][name.rsplit('/').next().expect("a name")];
+        for member in schema["properties"].as_object().expect("members").keys() {
+            let null = with(good.clone(), json!({ member: null })).to_string();
+            let path = operation.at(|name| world.draft(name));
+            let api = client(&operation, &manager, &writer);
+            call(api, &operation, &path, null).await.problem(400, "invalid");
+            asked += 1;
+        }
+    }
+    assert!(asked > 15, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_told_wherever_a_path_names_it() {
     let server = Server::start();
     let (manager, writer) = (server.manager(), server.writer().await);
