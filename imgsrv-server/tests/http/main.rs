@@ -19,6 +19,7 @@ mod downloads;
 mod durability;
 mod explain;
 mod health;
+mod hostile;
 mod identity;
 mod jobs;
 mod lists;
