@@ -172,6 +172,7 @@ fn described_headers() -> Vec<MetaHeader> {
     let mut headers = kept_headers();
     headers.extend([
         documented("Accept-Ranges", "`bytes`"),
+        documented("Content-Length", "How many bytes follow."),
         documented("Repr-Digest", "The SHA-256 of all bytes (RFC 9530)."),
         documented("Content-Disposition", "A useful file name (RFC 6266)."),
         documented("X-Content-Type-Options", "`nosniff`"),

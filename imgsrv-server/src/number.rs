@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::text::raw_is_self;
 
-/// The conversions of a type that is a whole number outside, from its `checked`, `get`, `MIN` and `MAX`.
+/// The conversions of a type that is a whole number outside, from its `checked`, `get`, `MIN`, `MAX` and `EXAMPLE`.
 macro_rules! integer {
     ($name:ident, $schema:literal) => {
         impl Type for $name {
@@ -24,6 +24,7 @@ macro_rules! integer {
                 MetaSchemaRef::Inline(Box::new(MetaSchema {
                     minimum: Some(Self::MIN as f64),
                     maximum: Self::MAX.map(|max| max as f64),
+                    example: Some(Self::EXAMPLE.into()),
                     ..MetaSchema::new_with_format("integer", "int64")
                 }))
             }
@@ -62,6 +63,7 @@ pub(crate) struct Size(pub(crate) u64);
 impl Size {
     const MIN: i64 = 0;
     const MAX: Option<i64> = None;
+    const EXAMPLE: i64 = 20_971_520;
     const RULE: &str = "size in bytes must be a whole number, not negative";
 
     fn checked(number: i64) -> Option<Self> {
@@ -82,6 +84,7 @@ pub(crate) struct Number(pub(crate) PartNumber);
 impl Number {
     const MIN: i64 = PartNumber::MIN as i64;
     const MAX: Option<i64> = Some(PartNumber::MAX as i64);
+    const EXAMPLE: i64 = 1;
     const RULE: &str = "part number must be from 1 to 10000";
 
     fn checked(number: i64) -> Option<Self> {
@@ -102,6 +105,7 @@ pub(crate) struct Limit(pub(crate) i64);
 impl Limit {
     const MIN: i64 = 1;
     const MAX: Option<i64> = Some(Page::MAX.cast_signed());
+    const EXAMPLE: i64 = 100;
     const RULE: &str = "must be from 1 to 1000";
 
     fn checked(number: i64) -> Option<Self> {

@@ -175,7 +175,10 @@ impl<T: From<Uuid> + Display + Send + Sync> Type for Id<T> {
     }
 
     fn schema_ref() -> MetaSchemaRef {
-        MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "uuid")))
+        MetaSchemaRef::Inline(Box::new(MetaSchema {
+            example: Some("018f3c1e-7a5b-7e01-8c1d-2f5f3a9c0e11".into()),
+            ..MetaSchema::new_with_format("string", "uuid")
+        }))
     }
 }
 
@@ -215,7 +218,10 @@ impl Type for Timestamp {
     }
 
     fn schema_ref() -> MetaSchemaRef {
-        MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "date-time")))
+        MetaSchemaRef::Inline(Box::new(MetaSchema {
+            example: Some("2026-11-23T10:00:00Z".into()),
+            ..MetaSchema::new_with_format("string", "date-time")
+        }))
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct AliasesApi;
 #[OpenApi(prefix_path = "/v1", tag = "Tag::Aliases")]
 impl AliasesApi {
     /// List the aliases of an image
+    ///
+    /// By name.
     #[oai(path = "/images/:image/aliases", method = "get", operation_id = "list_aliases")]
     async fn list_aliases(
         &self,
@@ -37,6 +39,8 @@ impl AliasesApi {
     }
 
     /// Show an alias
+    ///
+    /// With the version that it points at now.
     #[oai(path = "/images/:image/aliases/:alias", method = "get", operation_id = "get_alias")]
     async fn get_alias(
         &self,
@@ -67,6 +71,8 @@ impl AliasesApi {
     }
 
     /// Delete an alias
+    ///
+    /// The version that it points at stays.
     #[oai(path = "/images/:image/aliases/:alias", method = "delete", operation_id = "delete_alias")]
     async fn delete_alias(
         &self,

@@ -37,6 +37,8 @@ impl ArtifactsApi {
     }
 
     /// List the artifacts of a version
+    ///
+    /// In the order in which they were added. Without a token only those of a published version exist.
     #[oai(path = "/images/:image/versions/:version/artifacts", method = "get", operation_id = "list_artifacts")]
     #[expect(clippy::too_many_arguments, reason = "one for each parameter of the request")]
     async fn list_artifacts(
@@ -57,6 +59,8 @@ impl ArtifactsApi {
     }
 
     /// Show an artifact
+    ///
+    /// Without a token only one of a published version exists.
     #[oai(
         path = "/images/:image/versions/:version/artifacts/:artifact_id",
         method = "get",

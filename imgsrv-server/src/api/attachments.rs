@@ -20,6 +20,9 @@ pub(crate) struct AttachmentsApi;
 #[OpenApi(prefix_path = "/v1", tag = "Tag::Attachments")]
 impl AttachmentsApi {
     /// Attach a file to an artifact of a draft
+    ///
+    /// Its blob need not exist before the version is published. One that is named `incus.tar.xz` lets Incus see the
+    /// artifact.
     #[oai(
         path = "/images/:image/versions/:version/artifacts/:artifact_id/attachments",
         method = "post",
@@ -39,6 +42,8 @@ impl AttachmentsApi {
     }
 
     /// Remove an attachment from a draft
+    ///
+    /// Its blob stays for as long as something else cites it.
     #[oai(
         path = "/images/:image/versions/:version/artifacts/:artifact_id/attachments/:attachment_id",
         method = "delete",

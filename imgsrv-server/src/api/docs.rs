@@ -6,7 +6,7 @@ use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSch
 use poem_openapi::{ApiResponse, OpenApi, OpenApiService};
 
 use super::Tag;
-use crate::caching::document;
+use crate::caching::{document, documented};
 use crate::problem::Problem;
 use crate::spec;
 
@@ -22,12 +22,16 @@ pub(crate) struct DocsApi;
 #[OpenApi(tag = "Tag::Server")]
 impl DocsApi {
     /// Get this specification
+    ///
+    /// OpenAPI 3.0. It changes with the version of the server only.
     #[oai(path = "/openapi.json", method = "get", operation_id = "get_specification")]
     async fn get_specification(&self, request: &Request) -> Result<Specification, Problem> {
         Ok(Specification(document(request, "application/json", spec::text().to_owned())))
     }
 
     /// Browse this specification
+    ///
+    /// Swagger UI, whole in one page: it asks nobody but this server.
     #[oai(path = "/docs", method = "get", operation_id = "browse_specification")]
     async fn browse_specification(&self, request: &Request) -> Result<Page, Problem> {
         Ok(Page(document(request, "text/html; charset=utf-8", PAGE.clone())))
@@ -86,7 +90,7 @@ fn found(description: &'static str, content_type: &'static str, schema: MetaSche
         status: Some(status),
         status_range: None,
         content,
-        headers: vec![],
+        headers: vec![documented("ETag", "Names this state."), documented("Cache-Control", "`no-cache`")],
     };
     MetaResponses {
         responses: vec![

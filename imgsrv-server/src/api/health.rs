@@ -37,6 +37,8 @@ pub(crate) struct HealthApi;
 #[OpenApi(tag = "Tag::Server")]
 impl HealthApi {
     /// Tell whether the server runs
+    ///
+    /// Asks nothing else, so a database that is away is no reason to restart the server.
     #[oai(path = "/healthz", method = "get", operation_id = "check_health")]
     async fn check_health(&self) -> Result<NoContent, Problem> {
         Ok(NoContent::Done)

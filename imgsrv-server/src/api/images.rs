@@ -20,6 +20,8 @@ pub(crate) struct ImagesApi;
 #[OpenApi(prefix_path = "/v1", tag = "Tag::Images")]
 impl ImagesApi {
     /// Create an image
+    ///
+    /// Its name is unique on the server. Until a version of it is published, only writers see it.
     #[oai(path = "/images", method = "post", operation_id = "create_image")]
     async fn create_image(
         &self,
@@ -49,6 +51,8 @@ impl ImagesApi {
     }
 
     /// Show an image
+    ///
+    /// Without a token only an image with a published version exists.
     #[oai(path = "/images/:image", method = "get", operation_id = "get_image")]
     async fn get_image(
         &self,

@@ -17,6 +17,8 @@ pub(crate) struct JobsApi;
 #[OpenApi(prefix_path = "/v1", tag = "Tag::Publishing")]
 impl JobsApi {
     /// Show a publish job
+    ///
+    /// With its steps in their order.
     #[oai(path = "/publish-jobs/:job_id", method = "get", operation_id = "get_job")]
     async fn get_job(
         &self,

@@ -18,7 +18,7 @@ mod versions;
 
 use imgsrv_core::model::{Cursor, Page};
 use poem_openapi::param::Query;
-use poem_openapi::{OpenApi, OpenApiService, Tags};
+use poem_openapi::{ContactObject, LicenseObject, OpenApi, OpenApiService, ServerObject, Tags};
 
 pub(crate) use directories::SUMS;
 pub use health::Readiness;
@@ -57,6 +57,19 @@ pub(crate) enum Tag {
     Server,
 }
 
+/// What holds for every operation.
+const DESCRIPTION: &str = "\
+Stores, catalogues, publishes and serves VM and disk images.
+
+- Errors are problem documents (RFC 9457) on every path. `type` is the kind, for programs, and never changes; `instance` \
+is the id of the request.
+- A request may name itself by `X-Request-ID`, 1 to 128 visible ASCII characters.
+- HEAD works wherever GET does. Another method is 405 with `Allow`, and a trailing slash is another path.
+- Unknown members of a request are refused; answers may get more members. What has no value is left out, never null.
+- A list is whole up to 10,000 rows. It is paged with `limit`, or where it is longer: `next_cursor` is the `cursor` of \
+the next page.
+- Where a token is optional, `content.write` shows drafts as well, and a token that is no use here is ignored.";
+
 /// Every group of routes; a new one is added here and nowhere else.
 fn groups() -> impl OpenApi {
     (
@@ -79,8 +92,10 @@ fn groups() -> impl OpenApi {
 /// The routes with their specification as the framework generates it.
 pub(crate) fn service() -> OpenApiService<impl OpenApi, ()> {
     OpenApiService::new(groups(), "imgsrv", env!("CARGO_PKG_VERSION"))
-        .description("Stores, catalogues, publishes and serves VM and disk images.")
-        .license(env!("CARGO_PKG_LICENSE"))
+        .description(DESCRIPTION)
+        .contact(ContactObject::new().name("imgsrv").url(concat!(env!("CARGO_PKG_REPOSITORY"), "/issues")))
+        .license(LicenseObject::new(env!("CARGO_PKG_LICENSE")).url(concat!(env!("CARGO_PKG_REPOSITORY"), "#licence")))
+        .server(ServerObject::new("/").description("The server that this document comes from"))
 }
 
 /// The page that `limit` and `cursor` ask for.

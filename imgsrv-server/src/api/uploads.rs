@@ -83,16 +83,7 @@ impl UploadsApi {
     ///
     /// In any order, at most 5 GiB each. A repeated number replaces the part. A part sent with `Content-Digest` is
     /// checked against its SHA-256.
-    #[oai(
-        path = "/uploads/:upload_id/parts/:number",
-        method = "put",
-        operation_id = "put_part",
-        request_header(
-            name = "Content-Digest",
-            ty = "Option<String>",
-            description = "`sha-256=:<base64>:` (RFC 9530); other algorithms are ignored."
-        )
-    )]
+    #[oai(path = "/uploads/:upload_id/parts/:number", method = "put", operation_id = "put_part")]
     async fn put_part(
         &self,
         engine: Data<&Engine>,

@@ -62,6 +62,8 @@ impl VersionsApi {
     }
 
     /// Show a version with everything in it
+    ///
+    /// Its artifacts with what is attached to each. Without a token only a published version exists.
     #[oai(path = "/images/:image/versions/:version", method = "get", operation_id = "get_manifest")]
     async fn get_manifest(
         &self,
@@ -80,6 +82,8 @@ impl VersionsApi {
     }
 
     /// Delete a draft
+    ///
+    /// With its artifacts and attachments. A version that is published, or about to be, stays (412).
     #[oai(path = "/images/:image/versions/:version", method = "delete", operation_id = "delete_draft")]
     async fn delete_draft(
         &self,

@@ -25,6 +25,8 @@ pub struct AuthApi;
 #[OpenApi(prefix_path = "/v1/auth", tag = "Tag::Auth")]
 impl AuthApi {
     /// List the roles
+    ///
+    /// They are fixed.
     #[oai(path = "/roles", method = "get", operation_id = "list_roles")]
     #[expect(clippy::unused_async, reason = "the framework takes async handlers only")]
     async fn list_roles(&self, _may: CanManageAuth) -> Result<Json<Roles>, Problem> {
@@ -32,6 +34,8 @@ impl AuthApi {
     }
 
     /// List the principals
+    ///
+    /// Oldest first, with their roles.
     #[oai(path = "/principals", method = "get", operation_id = "list_principals")]
     async fn list_principals(
         &self,
@@ -46,6 +50,8 @@ impl AuthApi {
     }
 
     /// Create a principal
+    ///
+    /// It has no roles yet, and no tokens.
     #[oai(path = "/principals", method = "post", operation_id = "create_principal")]
     async fn create_principal(
         &self,
@@ -57,6 +63,8 @@ impl AuthApi {
     }
 
     /// Read a principal
+    ///
+    /// With its roles.
     #[oai(path = "/principals/:principal", method = "get", operation_id = "get_principal")]
     async fn get_principal(
         &self,
@@ -68,6 +76,8 @@ impl AuthApi {
     }
 
     /// Give a principal a role
+    ///
+    /// What it has already it keeps.
     #[oai(path = "/principals/:principal/roles/:role", method = "put", operation_id = "assign_role")]
     async fn assign_role(
         &self,
@@ -81,6 +91,8 @@ impl AuthApi {
     }
 
     /// Take a role away from a principal
+    ///
+    /// What it does not have is not missed. The last manager who has a usable token keeps the role (412).
     #[oai(path = "/principals/:principal/roles/:role", method = "delete", operation_id = "unassign_role")]
     async fn unassign_role(
         &self,
@@ -94,6 +106,8 @@ impl AuthApi {
     }
 
     /// List the tokens of a principal
+    ///
+    /// Oldest first, without their texts; revoked and expired ones too.
     #[oai(path = "/principals/:principal/api-tokens", method = "get", operation_id = "list_api_tokens")]
     async fn list_api_tokens(
         &self,
@@ -109,6 +123,8 @@ impl AuthApi {
     }
 
     /// Issue a token for a principal
+    ///
+    /// This answer is the only place where its text can be read: the server keeps a hash.
     #[oai(path = "/principals/:principal/api-tokens", method = "post", operation_id = "issue_api_token")]
     async fn issue_api_token(
         &self,
@@ -121,6 +137,9 @@ impl AuthApi {
     }
 
     /// Revoke a token
+    ///
+    /// It is of no use from the next request on. Revoking again changes nothing. The last usable token of a manager
+    /// stays (412).
     #[oai(path = "/api-tokens/:token", method = "delete", operation_id = "revoke_api_token")]
     async fn revoke_api_token(
         &self,

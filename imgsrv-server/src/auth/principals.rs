@@ -28,6 +28,7 @@ impl Text for PrincipalKind {
     const WHAT: &'static str = "kind";
     const PATTERN: &'static str = "^(user|service)$";
     const EXAMPLE: &'static str = "service";
+    const WORDS: &'static [&'static str] = &["user", "service"];
 }
 
 impl AsRef<str> for PrincipalKind {

@@ -63,6 +63,7 @@ impl Text for Role {
     const WHAT: &'static str = "role";
     const PATTERN: &'static str = "^(content-writer|auth-manager)$";
     const EXAMPLE: &'static str = "content-writer";
+    const WORDS: &'static [&'static str] = &["content-writer", "auth-manager"];
 }
 
 impl FromStr for Role {

@@ -5,6 +5,7 @@ mod certificate;
 mod client;
 mod operations;
 mod program;
+mod promised;
 mod raw;
 
 pub(crate) use answer::{Answer, id, members, names, send};

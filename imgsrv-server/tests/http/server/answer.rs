@@ -4,10 +4,12 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
+use super::promised;
+
 /// An answer, read whole.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    path: String,
+    pub(super) path: String,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
@@ -85,6 +87,7 @@ impl Answer {
 
     /// What holds for every answer.
     fn check(&self, method: &Method) {
+        promised::check(self, method);
         let id = self.header("x-request-id");
         assert!((1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()), "{id}");
         if self.status.is_client_error() || self.status.is_server_error() {

@@ -57,13 +57,12 @@ pub(crate) fn operations() -> Vec<Operation> {
     let paths = document["paths"].as_object().expect("paths");
     let operations = paths.iter().flat_map(|(path, item)| {
         item.as_object().expect("operations").iter().map(move |(method, operation)| {
-            let schemes = operation["security"].as_array();
-            let anybody_too = |schemes: &Vec<Value>| schemes.iter().any(|one| one == &json!({}));
-            let who = match schemes {
-                None => Who::Anybody,
-                Some(schemes) if anybody_too(schemes) => Who::Readers,
-                Some(_) if path.starts_with("/v1/auth/") => Who::Managers,
-                Some(_) => Who::Writers,
+            let schemes = operation["security"].as_array().expect("security");
+            let who = match schemes.as_slice() {
+                [] => Who::Anybody,
+                schemes if schemes.contains(&json!({})) => Who::Readers,
+                _ if path.starts_with("/v1/auth/") => Who::Managers,
+                _ => Who::Writers,
             };
             Operation {
                 id: operation["operationId"].as_str().expect("an id").to_owned(),
