@@ -8,6 +8,7 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::db::entity::part_attempt::AttemptState;
 use crate::db::entity::{part, part_attempt};
@@ -70,6 +71,12 @@ impl Engine {
             let attempt = engine.open_attempt(id, number, &claim).await?;
             match engine.store_part(&attempt, &claim, body, &gone).await {
                 Ok(part) => Ok(part),
+                // Whatever is away would be waited for once more, by a client that wants to know.
+                Err(err @ Error::Unavailable { .. }) => {
+                    let tidying = async move { engine.drop_attempt(&attempt.key).await };
+                    tokio::spawn(tidying.in_current_span());
+                    Err(err)
+                }
                 Err(err) => {
                     engine.drop_attempt(&attempt.key).await;
                     Err(err)
@@ -126,11 +133,12 @@ impl Engine {
         body: impl Stream<Item = io::Result<Bytes>> + Send,
         gone: &CancellationToken,
     ) -> Result<Part> {
+        let ended = gone.child_token();
         let receiver = Receiver {
             store: self.store(),
             budget: &self.memory().inbound,
             hashing: self.hashing(),
-            gone,
+            gone: &ended,
             announced: claim.size,
             room: attempt.room,
             part_max: PART_SIZE_MAX,
@@ -138,9 +146,15 @@ impl Engine {
         };
         let hashes = PartHashes::new(attempt.chain.clone(), claim.sha256.is_some());
         let body = pin!(body);
+        let mut receiving = pin!(receiver.receive(&attempt.key, body, hashes));
         let outcome = tokio::select! {
-            outcome = receiver.receive(&attempt.key, body, hashes) => outcome,
-            ended = self.hold_open(attempt.upload) => Err(ended),
+            outcome = &mut receiving => outcome,
+            err = self.hold_open(attempt.upload) => {
+                // Not dropped: what it has sent must be taken back before its object is deleted.
+                ended.cancel();
+                receiving.await.ok();
+                Err(err)
+            }
         };
         let hashes = match outcome {
             Ok(hashes) => hashes,

@@ -75,7 +75,10 @@ impl Receiver<'_> {
         let mut checked = 0;
         while !batch.is_empty() {
             if hashes.size() - checked >= CHECK_ROOM {
-                self.store.check_room(self.min_free).await?;
+                if let Err(err) = self.store.check_room(self.min_free).await {
+                    writer.discard().await;
+                    return Err(err);
+                }
                 checked = hashes.size();
             }
             let begun = Instant::now();

@@ -3,6 +3,8 @@
 //! Objects are written once, under a key that nobody else writes, and are then read or deleted: nothing is copied,
 //! renamed, appended to or written conditionally, because stores differ in what they make of that.
 
+mod writer;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,8 @@ use opendal::{Buffer, ErrorKind, Metadata, Operator};
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
+
+pub(crate) use writer::ObjectWriter;
 
 use crate::model::{Digest, PartNumber, UploadId};
 use crate::{Error, Result};
@@ -135,7 +139,7 @@ impl Store {
     /// Begins an object.
     pub(crate) async fn writer(&self, key: &str) -> Result<ObjectWriter<'_>> {
         let inner = self.operator.writer(key).await.map_err(store_error)?;
-        Ok(ObjectWriter { store: self, inner, key: key.to_owned(), size: 0 })
+        Ok(ObjectWriter::new(self, inner, key))
     }
 
     /// The size of an object; `None` when there is none.
@@ -231,66 +235,6 @@ impl Store {
             return Err(wrong("what was written is not listed"));
         }
         self.delete(&key).await
-    }
-}
-
-/// An object that is being written.
-pub(crate) struct ObjectWriter<'a> {
-    store: &'a Store,
-    inner: opendal::Writer,
-    key: String,
-    size: u64,
-}
-
-impl ObjectWriter<'_> {
-    /// Writes what follows; give it a MiB or more at a time.
-    pub(crate) async fn write(&mut self, mut bytes: Vec<Bytes>) -> Result<()> {
-        self.size += bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-        // opendal's fs keeps what it was given last until it is given more. Of a batch that shall be no more than a copy
-        // of its end, because nobody counts that memory any more once this answers.
-        let tail = match (&self.store.folders, bytes.last_mut()) {
-            (Some(_), Some(last)) => Bytes::copy_from_slice(&last.split_off(last.len().saturating_sub(TAIL))),
-            _ => Bytes::new(),
-        };
-        for buffer in [Buffer::from(bytes), Buffer::from(tail)] {
-            if !buffer.is_empty() {
-                self.inner.write(buffer).await.map_err(store_error)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes the object, confirms its size and makes it durable.
-    pub(crate) async fn finish(mut self) -> Result<()> {
-        match &self.store.folders {
-            Some(_) => {
-                let _permit = self.store.closing.acquire().await.expect("the semaphore is never closed");
-                close_apart(self.inner).await?.map_err(store_error)?;
-            }
-            None => {
-                self.inner.close().await.map_err(store_error)?;
-            }
-        }
-        match self.store.size(&self.key).await? {
-            Some(size) if size == self.size => {}
-            size => {
-                let source = format!("{} bytes were written, the store has {size:?}", self.size).into();
-                return Err(Error::Unavailable { what: "store", source });
-            }
-        }
-        match &self.store.folders {
-            Some(folders) => folders.sync_above(&self.key).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Gives the object up; what can be taken back is. The caller deletes the rest.
-    pub(crate) async fn discard(mut self) {
-        if let Err(err) = self.inner.abort().await
-            && err.kind() != ErrorKind::Unsupported
-        {
-            tracing::debug!(error = %err, key = self.key, "an unfinished object could not be taken back");
-        }
     }
 }
 

@@ -45,6 +45,7 @@ impl Garage {
             Ok(Self { keeper, program: program.clone(), port })
         })
     }
+
     /// Ends the node as a power failure would; what it has stored stays. Stopping it again changes nothing. Blocks until
     /// it is down.
     ///
@@ -74,15 +75,26 @@ impl Garage {
     /// What Garage said, for example that there is one of this name.
     pub fn create_bucket(&self, name: &str) -> io::Result<()> {
         self.run(&["bucket", "create", name])?;
-        self.run(&["bucket", "allow", "--read", "--write", "--owner", name, "--key", Self::ACCESS_KEY_ID])
+        self.run(&["bucket", "allow", "--read", "--write", "--owner", name, "--key", Self::ACCESS_KEY_ID]).map(drop)
     }
 
-    fn run(&self, args: &[&str]) -> io::Result<()> {
+    /// How many objects of a bucket were begun and neither finished nor given up. No listing shows them.
+    ///
+    /// # Errors
+    /// What Garage said, for example that there is no such bucket.
+    pub fn unfinished_uploads(&self, bucket: &str) -> io::Result<u64> {
+        let said = self.run(&["bucket", "info", bucket])?;
+        let Some(line) = said.lines().find(|line| line.starts_with("Unfinished uploads")) else { return Ok(0) };
+        let number = line.split_whitespace().find_map(|word| word.parse().ok());
+        number.ok_or_else(|| io::Error::other(format!("garage: {line}")))
+    }
+
+    fn run(&self, args: &[&str]) -> io::Result<String> {
         let mut command = Command::new(&self.program);
         command.args(["--config", &self.keeper.said]).args(args).stdin(Stdio::null());
         let output = command.output()?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         Err(io::Error::other(format!("garage: {}", String::from_utf8_lossy(&output.stderr).trim_end())))
     }
@@ -110,6 +122,8 @@ mod tests {
     fn a_node_with_a_bucket() {
         let mut garage = Garage::start().unwrap();
         garage.create_bucket("one").unwrap();
+        assert_eq!(garage.unfinished_uploads("one").unwrap(), 0);
+        assert!(garage.unfinished_uploads("two").is_err());
         garage.stop().unwrap();
         assert!(garage.create_bucket("two").is_err());
         garage.start_again().unwrap();

@@ -40,6 +40,10 @@ impl Pair {
         matches!(self, Self::PostgresFs | Self::PostgresS3 | Self::PostgresGarage)
     }
 
+    pub(crate) fn is_garage(self) -> bool {
+        matches!(self, Self::SqliteGarage | Self::PostgresGarage)
+    }
+
     /// The database's writing and reading handles.
     pub(crate) async fn database(self, servers: &Servers, folder: &TempDir) -> [DatabaseConnection; 2] {
         match self {
@@ -151,6 +155,11 @@ impl Servers {
         let name = self.new_name();
         garage.create_bucket(&name).expect("a bucket");
         (garage, name)
+    }
+
+    /// How many objects of a bucket were begun and neither finished nor given up.
+    pub(crate) fn unfinished(&self, bucket: &str) -> u64 {
+        self.0.garage.get().map_or(0, |garage| garage.unfinished_uploads(bucket).expect("Garage"))
     }
 
     fn new_name(&self) -> String {

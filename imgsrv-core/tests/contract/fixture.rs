@@ -35,6 +35,7 @@ pub(crate) struct Fixture {
     pub database: DatabaseConnection,
     reader: DatabaseConnection,
     pub pair: Pair,
+    servers: Servers,
     _held: Held,
     _folder: TempDir,
 }
@@ -51,7 +52,8 @@ impl Fixture {
         let clock = manual_clock();
         let build = || builder(&database, &reader, &store, &gate, &clock).build();
         let (engine, other) = (build().await.expect("an engine"), build().await.expect("another engine"));
-        Self { engine, other, clock, store, gate, database, reader, pair, _held: held, _folder: folder }
+        let servers = servers.clone();
+        Self { engine, other, clock, store, gate, database, reader, pair, servers, _held: held, _folder: folder }
     }
 
     /// A further node, with a publish step of its own.
@@ -78,6 +80,14 @@ impl Fixture {
         assert_eq!(objects.difference(&rows).filter(|key| !writing.contains(*key)).collect::<Vec<_>>(), [""; 0]);
         assert_eq!(rows.difference(&objects).collect::<Vec<_>>(), [""; 0], "rows without objects");
         assert_eq!(segments.difference(&objects).collect::<Vec<_>>(), [""; 0], "segments without objects");
+        // What was dropped is given up behind the back of whoever dropped it.
+        let wait = self.wait_until(async || self.unfinished() == 0);
+        timeout(Duration::from_secs(20), wait).await.expect("no object is left unfinished");
+    }
+
+    /// How many objects were begun and neither finished nor given up, where the store can tell.
+    pub(crate) fn unfinished(&self) -> u64 {
+        if self.pair.is_garage() { self.servers.unfinished(&self.store.info().name()) } else { 0 }
     }
 
     /// Lets every grace period pass and tidies up.
@@ -296,6 +306,19 @@ impl PartInProgress {
     pub(crate) async fn end(self) -> Result<Part> {
         self.go_on.send(()).ok();
         self.part.await.expect("no panic")
+    }
+
+    /// Never sends it, and waits for the answer.
+    pub(crate) async fn refused(self) -> Result<Part> {
+        let answer = self.part.await.expect("no panic");
+        drop(self.go_on);
+        answer
+    }
+
+    /// Goes away.
+    pub(crate) async fn drop(self) {
+        self.part.abort();
+        self.part.await.expect_err("it was told to end");
     }
 }
 

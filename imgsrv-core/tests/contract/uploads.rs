@@ -18,6 +18,7 @@ crate::behaviours!(
     frames_of_every_size,
     a_broken_body_changes_nothing,
     a_dropped_request_changes_nothing,
+    what_is_given_up_is_taken_back,
     too_many_bytes_are_refused,
     a_wrong_digest_fails_and_can_be_sent_again,
     a_wrong_part_digest_is_refused,
@@ -158,6 +159,32 @@ async fn a_dropped_request_changes_nothing(f: &Fixture) {
     assert!(f.objects().await.is_empty());
     assert_eq!(f.engine.get_upload(upload.id).await.expect("a session").state, UploadState::Created);
     f.engine.abort_upload(upload.id).await.expect("abort");
+}
+
+async fn what_is_given_up_is_taken_back(f: &Fixture) {
+    let whole = bytes(26, 3 * PART);
+    let upload = f.begin(&whole).await;
+    // While what came before is on its way into the store.
+    let cut = f.engine.put_part(upload.id, number(1), PartClaim::default(), broken(&whole[..3 * PART - 1])).await;
+    assert!(matches!(cut, Err(Error::Invalid { .. })), "{cut:?}");
+    assert_eq!(f.unfinished(), 0);
+    let begun = async || f.unfinished() == u64::from(f.pair.is_garage());
+    let part = f.begin_part(upload.id, 1, &whole).await;
+    f.wait_until(begun).await;
+    part.drop().await;
+    f.wait_until(async || f.texts("select key from part_attempts").await.is_empty()).await;
+    assert_eq!(f.unfinished(), 0);
+    if f.pair.is_garage() {
+        // A part in progress looks at its session every 20 seconds.
+        let part = f.begin_part(upload.id, 1, &whole).await;
+        f.wait_until(begun).await;
+        f.engine.abort_upload(upload.id).await.expect("abort");
+        assert_eq!(condition(part.refused().await), Condition::WrongState);
+        assert_eq!(f.unfinished(), 0);
+    }
+    f.engine.abort_upload(upload.id).await.expect("abort");
+    f.deleted().await;
+    assert!(f.objects().await.is_empty());
 }
 
 async fn too_many_bytes_are_refused(f: &Fixture) {

@@ -1,0 +1,147 @@
+//! An object on its way into the store.
+
+use bytes::Bytes;
+use opendal::{Buffer, ErrorKind};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::{Store, TAIL, close_apart, store_error};
+use crate::{Error, Result};
+
+/// An object that is being written. What is dropped before it is finished is given up.
+///
+/// opendal loses a writer when a call of it is dropped that it would repeat, and with the writer the only way to take
+/// back what it has sent. So each call runs to its end in a task of its own, whoever still waits for it.
+pub(crate) struct ObjectWriter<'a> {
+    store: &'a Store,
+    key: String,
+    size: u64,
+    inner: Option<Unfinished>,
+    /// A write for which nobody waited to its end.
+    left: Option<JoinHandle<(Unfinished, Result<()>)>>,
+}
+
+impl<'a> ObjectWriter<'a> {
+    pub(super) fn new(store: &'a Store, writer: opendal::Writer, key: &str) -> Self {
+        let inner = Unfinished { writer: Some(writer), key: key.to_owned() };
+        Self { store, key: key.to_owned(), size: 0, inner: Some(inner), left: None }
+    }
+
+    /// Writes what follows; give it a MiB or more at a time.
+    pub(crate) async fn write(&mut self, mut bytes: Vec<Bytes>) -> Result<()> {
+        self.size += bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        // opendal's fs keeps what it was given last until it is given more. Of a batch that shall be no more than a copy
+        // of its end, because nobody counts that memory any more once this answers.
+        let tail = match (&self.store.folders, bytes.last_mut()) {
+            (Some(_), Some(last)) => Bytes::copy_from_slice(&last.split_off(last.len().saturating_sub(TAIL))),
+            _ => Bytes::new(),
+        };
+        let mut inner = self.settled().await?;
+        let writing = tokio::spawn(async move {
+            for buffer in [Buffer::from(bytes), Buffer::from(tail)] {
+                if !buffer.is_empty()
+                    && let Err(err) = inner.get().write(buffer).await
+                {
+                    return (inner, Err(store_error(err)));
+                }
+            }
+            (inner, Ok(()))
+        });
+        let ended = self.left.insert(writing).await;
+        self.left = None;
+        let (inner, written) = ended.map_err(panicked)?;
+        self.inner = Some(inner);
+        written
+    }
+
+    /// Closes the object, confirms its size and makes it durable.
+    pub(crate) async fn finish(mut self) -> Result<()> {
+        let mut inner = self.settled().await?;
+        if self.store.folders.is_some() {
+            let _permit = self.store.closing.acquire().await.expect("the semaphore is never closed");
+            close_apart(inner.finished()).await?.map_err(store_error)?;
+        } else {
+            let closing = tokio::spawn(async move {
+                match inner.get().close().await {
+                    Ok(_) => drop(inner.finished()),
+                    Err(err) => {
+                        inner.abort().await;
+                        return Err(store_error(err));
+                    }
+                }
+                Ok(())
+            });
+            closing.await.map_err(panicked)??;
+        }
+        match self.store.size(&self.key).await? {
+            Some(size) if size == self.size => {}
+            size => {
+                let source = format!("{} bytes were written, the store has {size:?}", self.size).into();
+                return Err(Error::Unavailable { what: "store", source });
+            }
+        }
+        match &self.store.folders {
+            Some(folders) => folders.sync_above(&self.key).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the object up; what can be taken back is. The caller deletes the rest.
+    pub(crate) async fn discard(mut self) {
+        if let Ok(inner) = self.settled().await {
+            inner.abort().await;
+        }
+    }
+
+    async fn settled(&mut self) -> Result<Unfinished> {
+        if let Some(left) = self.left.take() {
+            return Ok(left.await.map_err(panicked)?.0);
+        }
+        self.inner.take().ok_or_else(|| Error::bug("an object is written to after a failure"))
+    }
+}
+
+fn panicked(err: tokio::task::JoinError) -> Error {
+    Error::internal("writing an object", err)
+}
+
+/// A writer of opendal's that takes back what it has sent, unless it has finished.
+struct Unfinished {
+    /// None at the end of its life.
+    writer: Option<opendal::Writer>,
+    key: String,
+}
+
+impl Unfinished {
+    fn get(&mut self) -> &mut opendal::Writer {
+        self.writer.as_mut().expect("only what ends its life takes it")
+    }
+
+    fn finished(mut self) -> opendal::Writer {
+        self.writer.take().expect("only what ends its life takes it")
+    }
+
+    async fn abort(mut self) {
+        if let Some(writer) = self.writer.take() {
+            abort(writer, &self.key).await;
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Without a runtime the process is about to end.
+        if let (Some(writer), Ok(runtime)) = (self.writer.take(), Handle::try_current()) {
+            let key = std::mem::take(&mut self.key);
+            runtime.spawn(async move { abort(writer, &key).await });
+        }
+    }
+}
+
+async fn abort(mut writer: opendal::Writer, key: &str) {
+    if let Err(err) = writer.abort().await
+        && err.kind() != ErrorKind::Unsupported
+    {
+        tracing::warn!(error = %err, key, "an unfinished object could not be taken back");
+    }
+}
