@@ -36,7 +36,7 @@ deny:
 bench-streams artifacts="50000":
     cargo bench --package imgsrv-server --bench streams -- {{ artifacts }}
 
-# Very large parts and uploads, to PostgreSQL and Garage (40 GiB of disk, half an hour)
+# Half a minute without PostgreSQL or Garage; very large uploads to both (40 GiB of disk, half an hour)
 soak:
     .ci/soak
 

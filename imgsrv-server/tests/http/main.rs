@@ -24,6 +24,7 @@ mod identity;
 mod jobs;
 mod lists;
 mod nodes;
+mod outage;
 mod parts;
 mod postgres;
 mod problems;

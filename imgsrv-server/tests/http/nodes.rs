@@ -20,20 +20,20 @@ const VERSIONS_PER_KILL: u64 = 2;
 const FORMATS: [&str; ARTIFACTS as usize] = ["raw", "iso", "vmdk"];
 
 /// The servers that the nodes share.
-struct Shared {
-    postgres: Postgres,
-    garage: Garage,
+pub(crate) struct Shared {
+    pub(crate) postgres: Postgres,
+    pub(crate) garage: Garage,
 }
 
 impl Shared {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (postgres, garage) = (Postgres::start().expect("PostgreSQL"), Garage::start().expect("Garage"));
         postgres.create_database("imgsrv").expect("a database");
         garage.create_bucket("images").expect("a bucket");
         Self { postgres, garage }
     }
 
-    fn node(&self) -> Server {
+    pub(crate) fn node(&self) -> Server {
         let mut command = on_services(&self.postgres, "imgsrv", &self.garage, "images");
         command
             .env("IMGSRV_JOB_LEASE", "2s")
@@ -44,7 +44,7 @@ impl Shared {
         Server::spawn(command, folder)
     }
 
-    fn ask(&self, sql: &str) -> String {
+    pub(crate) fn ask(&self, sql: &str) -> String {
         self.postgres.psql("imgsrv", sql).expect(sql)
     }
 }

@@ -8,7 +8,7 @@ mod program;
 mod promised;
 mod raw;
 
-pub(crate) use answer::{Answer, id, members, names, send};
+pub(crate) use answer::{Answer, id, members, names, send, try_send};
 pub(crate) use certificate::Authority;
 pub(crate) use client::{Api, artifact, attachment, bytes, digest, until, with};
 pub(crate) use operations::{Operation, Who, World, body, forbidden, operations, unknown};

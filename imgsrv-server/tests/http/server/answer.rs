@@ -16,15 +16,31 @@ pub(crate) struct Answer {
 }
 
 pub(crate) async fn send(request: RequestBuilder) -> Answer {
+    let unbroken = |bytes: &[u8]| panic!("broken off after {} bytes", bytes.len());
+    try_send(request, unbroken).await.expect("an answer")
+}
+
+/// Sends a request whose connection may break. `broken` is shown what came of a body that is not whole.
+pub(crate) async fn try_send(request: RequestBuilder, broken: impl FnOnce(&[u8])) -> reqwest::Result<Answer> {
     let (client, request) = request.build_split();
     let request = request.expect("a request");
     let method = request.method().clone();
-    let response = client.execute(request).await.expect("an answer");
+    let mut response = client.execute(request).await?;
     let (path, status, headers) = (response.url().path().to_owned(), response.status(), response.headers().clone());
-    let body = response.bytes().await.expect("a whole body").to_vec();
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(bytes)) => body.extend_from_slice(&bytes),
+            Ok(None) => break,
+            Err(err) => {
+                broken(&body);
+                return Err(err);
+            }
+        }
+    }
     let answer = Answer { path, status, headers, body };
     answer.check(&method);
-    answer
+    Ok(answer)
 }
 
 impl Answer {
