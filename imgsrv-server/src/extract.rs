@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use imgsrv_core::model::Actor;
-use imgsrv_core::model::Scope;
+use imgsrv_core::model::{Actor, Scope, VersionState};
 use poem::{Request, RequestBody, Result};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
@@ -47,10 +46,14 @@ impl Reader {
     }
 
     /// Insists on a writer, where the request turns out to need one.
-    pub(crate) fn require_writer(&self) -> Result<(), Problem> {
+    fn require_writer(&self) -> Result<(), Problem> {
         self.0.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 }
+
+/// A reader of versions, who must be a writer when `state` asks for others than published ones.
+#[derive(Clone, Debug)]
+pub(crate) struct VersionsReader(pub(crate) Reader);
 
 /// # Errors
 /// 401 without a valid credential, 503 when it cannot be checked now.
@@ -126,12 +129,25 @@ extractor!(CanManageAuth, optional: false, |request| {
     Ok(Self(authorize(request, Action::ManageAuth).await?))
 });
 
-extractor!(Reader, optional: true, |request| {
+/// # Errors
+/// A credential that cannot be checked now may be a writer's: answering as to a stranger would deny what is there.
+async fn reader(request: &Request) -> Result<Reader, Problem> {
     match authorize(request, Action::WriteContent).await {
-        // A credential that cannot be checked now may be a writer's: answering as to a stranger would deny what is there.
-        Err(problem) if problem.is_server_error() => Err(problem.into()),
-        outcome => Ok(Self(outcome.map(CanWriteContent))),
+        Err(problem) if problem.is_server_error() => Err(problem),
+        outcome => Ok(Reader(outcome.map(CanWriteContent))),
     }
+}
+
+extractor!(Reader, optional: true, |request| Ok(reader(request).await?));
+
+extractor!(VersionsReader, optional: true, |request| {
+    let reader = reader(request).await?;
+    let query: Vec<(String, String)> = request.params().unwrap_or_default();
+    let asks_for = |state: &str| state.parse().is_ok_and(|state: VersionState| state != VersionState::Published);
+    if query.iter().any(|(name, value)| name == "state" && asks_for(value)) {
+        reader.require_writer()?;
+    }
+    Ok(Self(reader))
 });
 
 #[cfg(test)]

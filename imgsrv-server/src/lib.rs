@@ -36,6 +36,7 @@ mod problem;
 pub mod range;
 mod redirect;
 mod request_id;
+mod said;
 mod spec;
 mod text;
 mod tls;

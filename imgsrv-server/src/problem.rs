@@ -307,7 +307,7 @@ fn title(slug: &str) -> String {
 }
 
 /// The framework wraps every reason in names of schemas, inside out; the reasons of our types say enough alone.
-fn bare(reason: &str) -> &str {
+pub(crate) fn bare(reason: &str) -> &str {
     let reason = reason
         .strip_prefix("failed to parse \"")
         .and_then(|rest| rest.split_once("\": "))

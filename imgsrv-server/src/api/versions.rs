@@ -11,7 +11,7 @@ use poem_openapi::payload::Json;
 use super::respond::{Accepted, Created, NoContent};
 use super::{STREAMS, Tag, page};
 use crate::caching::Cached;
-use crate::extract::{CanWriteContent, Reader};
+use crate::extract::{CanWriteContent, Reader, VersionsReader};
 use crate::number::Limit;
 use crate::problem::Problem;
 use crate::text::Text;
@@ -43,7 +43,7 @@ impl VersionsApi {
     async fn list_versions(
         &self,
         engine: Data<&Engine>,
-        reader: Reader,
+        reader: VersionsReader,
         image: Path<Text<ImageName>>,
         /// Versions in this state; `published` when absent.
         state: Query<Option<Text<VersionState>>>,
@@ -53,10 +53,8 @@ impl VersionsApi {
         cursor: Query<Option<Text<Cursor>>>,
         request: &Request,
     ) -> Result<Cached<Versions>, Problem> {
+        let VersionsReader(reader) = reader;
         let state = state.0.map_or(VersionState::Published, |state| state.0);
-        if state != VersionState::Published {
-            reader.require_writer()?;
-        }
         let versions = engine.list_versions(&image.0.0, state, reader.scope(), page(&limit, cursor)?).await?;
         Ok(Cached::for_reader(request, &reader, &versions.into()))
     }

@@ -3,6 +3,8 @@ use poem_openapi::Object;
 
 use crate::number::{Number, Size};
 use crate::optional::Optional;
+use crate::problem::Problem;
+use crate::said::Said;
 use crate::text::{Id, Plain, Text, Timestamp};
 
 /// What a client promises when it begins an upload.
@@ -148,13 +150,18 @@ pub(crate) struct CompleteUpload {
     parts: Vec<ListedPart>,
 }
 
-impl From<CompleteUpload> for Vec<PartRef> {
-    fn from(complete: CompleteUpload) -> Self {
-        complete
-            .parts
-            .into_iter()
-            .map(|part| PartRef { number: part.number.0, etag: part.etag.0, size: part.size_bytes.0 })
-            .collect()
+impl CompleteUpload {
+    /// # Errors
+    /// 400 for a part that cannot be.
+    pub(crate) fn list(self) -> Result<Vec<PartRef>, Problem> {
+        let listed = |part: ListedPart| {
+            Ok(PartRef {
+                number: part.number.keep("number")?.0,
+                etag: part.etag.keep("etag")?.0,
+                size: part.size_bytes.keep("size_bytes")?.0,
+            })
+        };
+        self.parts.into_iter().map(listed).collect()
     }
 }
 
@@ -163,9 +170,9 @@ impl From<CompleteUpload> for Vec<PartRef> {
 #[oai(deny_unknown_fields)]
 pub(crate) struct ListedPart {
     /// Its number.
-    number: Number,
+    number: Said<Number>,
     /// The etag that the answer to the part gave.
-    etag: Plain,
+    etag: Said<Plain>,
     /// How many bytes.
-    size_bytes: Size,
+    size_bytes: Said<Size>,
 }

@@ -184,7 +184,12 @@ async fn a_list_that_cannot_be_is_told_before_one_that_is_not_so() {
 
     let done = api.complete(&upload, &[one, two]).await.ok();
     assert_eq!(done["state"], "ready");
-    for list in [json!([listed(9, "other", 1)]), json!([])] {
+    for list in [
+        json!([listed(9, "other", 1)]),
+        json!([]),
+        json!([listed(0, "other", 1), listed(10001, " ", -1)]),
+        json!([listed(9, "other", 1), listed(9, "other", 1)]),
+    ] {
         assert_eq!(complete(&api, &upload, list).await.ok(), done, "whatever the list says");
     }
     abort(&api, &upload).await.problem(412, "wrong-state");

@@ -62,7 +62,9 @@ async fn a_writer_sees_more_than_others() {
             continue;
         }
         for stranger in [&server.anonymous(), &garbage] {
-            stranger.get(&path).await.problem(401, "unauthorized");
+            for path in [path.clone(), format!("{path}&limit=0"), path.replace("/open/", "/No/")] {
+                stranger.get(&path).await.problem(401, "unauthorized");
+            }
         }
         manager.get(&path).await.problem(403, "forbidden");
     }
