@@ -54,6 +54,9 @@ pub struct Settings {
     pub transfer_memory: u64,
     /// Parts are refused while the file system of a `fs` store has less left: bytes. The database must still commit.
     pub min_free: u64,
+    /// How long the database may take for one statement and the connection for it, before it counts as away; without a
+    /// limit where it is a file. Over a network, more than the database itself allows a statement.
+    pub statement_limit: Option<Duration>,
     /// How many jobs run at once on this node.
     pub workers: usize,
     /// How long a worker holds a job without a sign of life, which it gives three times in that span. After a crash
@@ -75,6 +78,7 @@ impl Default for Settings {
             upload_ttl: TimeDelta::hours(24),
             transfer_memory: 256 << 20,
             min_free: 512 << 20,
+            statement_limit: None,
             workers: 2,
             lease: TimeDelta::seconds(30),
             poll_interval: Duration::from_secs(1),
@@ -146,7 +150,8 @@ impl Builder {
     /// five seconds off, when the store cannot be written, read and listed or holds objects of another database, or when
     /// the names of steps or of projections clash.
     pub async fn build(self) -> Result<Engine> {
-        let db = Db::new(self.writer.clone(), self.reader.unwrap_or(self.writer));
+        let reader = self.reader.unwrap_or_else(|| self.writer.clone());
+        let db = Db::new(self.writer, reader, self.settings.statement_limit);
         let store = Arc::new(Store::new(self.store));
         let steps = publish::with_built_in(self.steps)?;
         let projections = Projections::new(self.projections)?;

@@ -109,7 +109,7 @@ mod uploads;
 
 pub use blobs::BlobObject;
 pub use clock::Clock;
-pub use db::{Db, Tx};
+pub use db::{Db, Limited, Tx};
 pub use engine::{Builder, Change, Engine, Settings, detached};
 pub use error::{BoxError, Condition, Error, FieldError, Resource, Result};
 pub use parts::{PART_SIZE_MAX, PartClaim};

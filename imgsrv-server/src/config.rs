@@ -14,6 +14,8 @@ use chrono::TimeDelta;
 use clap::{ArgAction, Args, ValueEnum};
 use imgsrv_core::Settings;
 
+#[cfg(feature = "postgres")]
+pub(crate) use self::postgres::ACQUIRE_TIMEOUT;
 pub(crate) use self::postgres::PostgresSettings;
 #[cfg(feature = "s3")]
 pub(crate) use s3::Checksum;
@@ -146,6 +148,7 @@ impl Config {
             upload_ttl: delta("upload-ttl", self.upload_ttl)?,
             transfer_memory: self.transfer_memory,
             min_free: self.min_free,
+            statement_limit: self.postgres_url.as_ref().and_then(|_| self.postgres.statement_limit()),
             workers: self.workers,
             lease: delta("job-lease", self.job_lease)?,
             poll_interval: self.cas_promotion_poll_interval,

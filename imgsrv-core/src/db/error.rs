@@ -1,6 +1,6 @@
 //! What the database's errors mean to a caller.
 
-use sea_orm::DbErr;
+use sea_orm::{DbErr, RuntimeErr};
 
 use crate::Error;
 
@@ -22,16 +22,17 @@ pub(crate) fn db_error(err: DbErr) -> Error {
 
 fn meaning(err: &DbErr) -> Meaning {
     match err {
-        DbErr::ConnectionAcquire(_) => Meaning::Unavailable,
+        // Internal: it did not answer in time.
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(RuntimeErr::Internal(_)) => Meaning::Unavailable,
         DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime) => driver(runtime),
         _ => Meaning::Bug,
     }
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-fn driver(err: &sea_orm::RuntimeErr) -> Meaning {
+fn driver(err: &RuntimeErr) -> Meaning {
     use sea_orm::sqlx;
-    let sea_orm::RuntimeErr::SqlxError(err) = err else { return Meaning::Bug };
+    let RuntimeErr::SqlxError(err) = err else { return Meaning::Bug };
     match err.as_ref() {
         sqlx::Error::Database(err) => err.code().map_or(Meaning::Bug, |code| match code.parse::<i32>() {
             // SQLite: decimal result codes, https://sqlite.org/rescode.html; the low byte is the primary one.
@@ -68,7 +69,7 @@ fn driver(err: &sea_orm::RuntimeErr) -> Meaning {
 }
 
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-fn driver(_: &sea_orm::RuntimeErr) -> Meaning {
+fn driver(_: &RuntimeErr) -> Meaning {
     Meaning::Bug
 }
 

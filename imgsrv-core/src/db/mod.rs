@@ -11,11 +11,14 @@ mod error;
 pub(crate) mod events;
 pub(crate) mod fingerprints;
 pub(crate) mod jobs;
+mod limit;
 mod page;
 pub(crate) mod parts;
 pub(crate) mod published;
 pub(crate) mod steps;
 pub(crate) mod uploads;
+
+use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
@@ -28,11 +31,13 @@ use uuid::Uuid;
 
 pub(crate) use error::db_error;
 use error::is_duplicate;
+pub use limit::Limited;
+use limit::within;
 
 use crate::{BoxError, Error, Resource, Result};
 
 /// An open transaction. Whoever is handed one is inside [`Db::tx`].
-pub type Tx = DatabaseTransaction;
+pub type Tx = Limited<DatabaseTransaction>;
 
 /// The database: one handle that writes, one that reads (the same, except on SQLite).
 ///
@@ -40,12 +45,14 @@ pub type Tx = DatabaseTransaction;
 /// [`detached`](crate::detached), whose first statement is the guarded update of the row that owns the decision.
 #[derive(Clone, Debug)]
 pub struct Db {
-    writer: DatabaseConnection,
-    reader: DatabaseConnection,
+    writer: Limited<DatabaseConnection>,
+    reader: Limited<DatabaseConnection>,
 }
 
 impl Db {
-    pub(crate) fn new(writer: DatabaseConnection, reader: DatabaseConnection) -> Self {
+    /// `limit` is what a statement may take, the wait for its connection included.
+    pub(crate) fn new(writer: DatabaseConnection, reader: DatabaseConnection, limit: Option<Duration>) -> Self {
+        let [writer, reader] = [writer, reader].map(|inner| Limited { inner, limit });
         Self { writer, reader }
     }
 
@@ -82,21 +89,25 @@ impl Db {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that begins transactions")]
     async fn within<T>(
         &self,
-        connection: &DatabaseConnection,
+        connection: &Limited<DatabaseConnection>,
         name: &'static str,
         options: TransactionOptions,
         work: impl AsyncFnOnce(&Tx) -> Result<T>,
     ) -> Result<T> {
         async {
-            let tx = connection.begin_with_options(options).await.map_err(db_error)?;
+            let limit = connection.limit;
+            let begin = connection.inner.begin_with_options(options);
+            let tx = Limited { inner: connection.within(begin).await.map_err(db_error)?, limit };
             match work(&tx).await {
                 Ok(answer) => {
-                    tx.commit().await.map_err(db_error)?;
+                    within(limit, tx.inner.commit()).await.map_err(db_error)?;
                     Ok(answer)
                 }
+                // Dropped, which rolls back as well: a database that is away would be waited for once more.
+                Err(err @ Error::Unavailable { .. }) => Err(err),
                 Err(err) => {
                     // Waited for, so that whoever is told of the error finds no lock of this transaction.
-                    if let Err(failed) = tx.rollback().await {
+                    if let Err(failed) = within(limit, tx.inner.rollback()).await {
                         tracing::debug!(error = %failed, "a transaction was not rolled back by itself");
                     }
                     Err(err)
@@ -108,7 +119,7 @@ impl Db {
     }
 
     /// For one statement that reads.
-    pub fn reader(&self) -> &DatabaseConnection {
+    pub fn reader(&self) -> &Limited<DatabaseConnection> {
         &self.reader
     }
 

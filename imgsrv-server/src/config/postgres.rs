@@ -6,6 +6,12 @@ use clap::Args;
 
 use super::duration;
 
+/// How long a request waits for a connection of the pool, or for PostgreSQL to be there again, before it is refused.
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the answer to a statement that took too long may take on its way.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
+
 /// What can be set about a PostgreSQL database beside where it is.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PostgresSettings {
@@ -29,6 +35,13 @@ pub(crate) struct PostgresSettings {
         value_name = "DURATION", default_value = "30s", value_parser = duration
     )]
     pub(crate) connect_timeout: Duration,
+}
+
+impl PostgresSettings {
+    /// When a statement has had no answer for so long, PostgreSQL cannot be there any more: it would have ended it.
+    pub(super) fn statement_limit(&self) -> Option<Duration> {
+        (!self.statement_timeout.is_zero()).then(|| ACQUIRE_TIMEOUT + self.statement_timeout + ON_THE_WAY)
+    }
 }
 
 fn connections(text: &str) -> Result<u32, &'static str> {

@@ -37,4 +37,5 @@ mod stopping;
 mod streams;
 mod tls;
 mod uploads;
+mod vanished;
 mod visibility;
