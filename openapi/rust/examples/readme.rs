@@ -1,0 +1,3 @@
+//! The program that `openapi/README.md` shows.
+
+include!(concat!(env!("OUT_DIR"), "/readme.rs"));
