@@ -19,6 +19,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 ///
 /// # Errors
 /// When the token cannot stand in a header, or TLS cannot be set up.
+#[expect(clippy::result_large_err, reason = "it is the error of every operation")]
 pub fn connect(url: &str, token: Option<&str>) -> Result<Client, Error> {
     let mut headers = HeaderMap::new();
     if let Some(token) = token {
@@ -28,7 +29,7 @@ pub fn connect(url: &str, token: Option<&str>) -> Result<Client, Error> {
     }
     let client = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(15))
-        .read_timeout(Duration::from_secs(60))
+        .read_timeout(Duration::from_mins(1))
         .default_headers(headers)
         .build()?;
     Ok(Client::new_with_client(url.trim_end_matches('/'), client))
