@@ -14,7 +14,9 @@ use sha2::{Digest as _, Sha256};
 pub use simple_streams::SimpleStreams;
 
 use crate::db::{Tx, published};
-use crate::model::{ArtifactId, Catalog, Digest, ImageId, Manifest, PublishedImage, PublishedVersion, VersionId};
+use crate::model::{
+    ArtifactId, Catalog, Digest, ImageId, Manifest, PublishedImage, PublishedVersion, VersionId, VersionState,
+};
 use crate::{BoxError, Engine, Error, Result};
 
 /// Renders the published catalogue as files: an index, a list of checksums.
@@ -124,8 +126,8 @@ impl Projections {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn at_least(&self, generation: i64) -> Option<Arc<Shown>> {
-        self.shown().filter(|shown| shown.catalog.generation >= generation)
+    fn at(&self, generation: i64) -> Option<Arc<Shown>> {
+        self.shown().filter(|shown| shown.catalog.generation == generation)
     }
 
     fn render(&self, catalog: Arc<Catalog>) -> Shown {
@@ -176,23 +178,31 @@ impl Engine {
         let Some(projection) = self.projections().all.iter().find(|other| other.name() == projection) else {
             return Ok(BTreeMap::new());
         };
-        Ok(projection.left_out(&self.shown().await?.catalog, manifest))
+        let catalog = match manifest.version.state {
+            VersionState::Published => self.catalog().await?,
+            // Nothing that is published has a say in why it is not.
+            VersionState::Draft | VersionState::Publishing => Arc::default(),
+        };
+        Ok(projection.left_out(&catalog, manifest))
     }
 
     async fn shown(&self) -> Result<Arc<Shown>> {
         let generation = published::generation(self.db().reader()).await?;
-        match self.projections().at_least(generation) {
+        match self.projections().at(generation) {
             Some(shown) => Ok(shown),
-            None => self.detached(|engine| async move { engine.show(generation).await }).await,
+            None => self.detached(|engine| async move { engine.show().await }).await,
         }
     }
 
-    async fn show(&self, generation: i64) -> Result<Arc<Shown>> {
+    async fn show(&self) -> Result<Arc<Shown>> {
         let _turn = self.projections().rendering.lock().await;
-        if let Some(shown) = self.projections().at_least(generation) {
+        let generation = published::generation(self.db().reader()).await?;
+        if let Some(shown) = self.projections().at(generation) {
             return Ok(shown);
         }
-        let before = self.projections().shown().map(|shown| Arc::clone(&shown.catalog)).unwrap_or_default();
+        // A database that has gone back, to a backup or to what a standby had, has nothing to do with what was shown.
+        let before = self.projections().shown().filter(|shown| shown.catalog.generation < generation);
+        let before = before.map(|shown| Arc::clone(&shown.catalog)).unwrap_or_default();
         let catalog = Arc::new(self.db().snapshot("catalog", async |tx| read(tx, &before).await).await?);
         let engine = self.clone();
         let shown = tokio::task::spawn_blocking(move || Arc::new(engine.projections().render(catalog)))
@@ -227,11 +237,12 @@ async fn read(tx: &Tx, before: &Catalog) -> Result<Catalog> {
     let mut images: BTreeMap<_, _> =
         before.images.iter().map(|image| (image.image.name.clone(), Arc::clone(image))).collect();
     for image in changed {
-        let versions = versions.remove(&image.id).unwrap_or_default().into_iter().map(|version| {
+        let versions = versions.remove(&image.id).unwrap_or_default().into_iter().filter_map(|version| {
             let id = version.id;
-            read.remove(&id).unwrap_or_else(|| {
-                let (artifacts, outputs) = (entries.remove(&id), outputs.remove(&id));
-                Arc::new(PublishedVersion::new(version, artifacts.unwrap_or_default(), outputs.unwrap_or_default()))
+            // One of which a row could not be read is left out as a whole: its files could not be downloaded either.
+            read.remove(&id).or_else(|| {
+                let (artifacts, outputs) = (entries.remove(&id)?, outputs.remove(&id).unwrap_or_default());
+                Some(Arc::new(PublishedVersion::new(version, artifacts, outputs)))
             })
         });
         let versions: Vec<_> = versions.collect();

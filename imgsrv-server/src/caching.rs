@@ -1,4 +1,4 @@
-//! JSON answers that caches may keep and clients may revalidate.
+//! Answers that caches may keep and clients may revalidate.
 
 use std::marker::PhantomData;
 

@@ -42,11 +42,12 @@ pub(crate) fn with_slash(request: &Request) -> Option<Response> {
     if last.is_empty() {
         return None;
     }
-    let found = Response::builder().status(StatusCode::MOVED_PERMANENTLY).header(header::LOCATION, format!("{last}/"));
+    let found =
+        Response::builder().status(StatusCode::MOVED_PERMANENTLY).header(header::LOCATION, format!("./{last}/"));
     Some(found.header(header::CACHE_CONTROL, REVALIDATE).finish())
 }
 
-/// The files as a page.
+/// The files as a page. A link begins with `./`, because what stands before a colon would else be taken for a scheme.
 pub(crate) fn page(manifest: &Manifest, reference: &Reference, files: &[NamedFile<'_>]) -> String {
     let (image, version) = (&manifest.image, &manifest.version.version);
     let title = format!("{} {reference}", image.name);
@@ -70,7 +71,7 @@ pub(crate) fn page(manifest: &Manifest, reference: &Reference, files: &[NamedFil
                     tr { th { "File" } th { "Bytes" } th { "SHA-256" } }
                     @for file in files {
                         tr {
-                            td { a href=(file.name) { (file.name) } }
+                            td { a href={ "./" (file.name) } { (file.name) } }
                             td.size { (file.blob().size) }
                             td { code { (file.blob().digest.hex()) } }
                         }

@@ -117,9 +117,15 @@ fn content_range(range: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))
 }
 
-/// RFC 6266. A colon is legal in a version, but not in a file name on every system.
+/// RFC 6266. A colon is legal in a version, but not in a file name on every system: where it is, the name is the one that
+/// checksums are listed under.
 fn disposition(name: &str) -> String {
-    format!("attachment; filename=\"{}\"", name.replace(':', "_"))
+    let plain = name.replace(':', "_");
+    if plain == name {
+        return format!("attachment; filename=\"{name}\"");
+    }
+    let encoded = name.replace('+', "%2B").replace(':', "%3A");
+    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
 }
 
 /// 200, 206 or 304.
@@ -192,6 +198,8 @@ mod tests {
 
     #[test]
     fn a_file_name_is_fit_for_every_system() {
-        assert_eq!(disposition("a-1:2.qcow2"), "attachment; filename=\"a-1_2.qcow2\"");
+        assert_eq!(disposition("a-1+2.qcow2"), "attachment; filename=\"a-1+2.qcow2\"");
+        let both = "attachment; filename=\"a-1_2+3.qcow2\"; filename*=UTF-8''a-1%3A2%2B3.qcow2";
+        assert_eq!(disposition("a-1:2+3.qcow2"), both);
     }
 }

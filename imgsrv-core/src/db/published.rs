@@ -1,12 +1,14 @@
 //! The published catalogue, as projections read it.
 //!
-//! A row that cannot be read is left out and logged: one bad row must not take the rest of the catalogue away.
+//! A row that cannot be read is logged and left out, with the version that it is of: one bad row must not take the rest of
+//! the catalogue away.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
+use std::hash::Hash;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QueryTrait, Select,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QueryTrait, Select, TryGetable,
 };
 use serde_json::Value;
 
@@ -70,7 +72,8 @@ pub(crate) async fn aliases(
     Ok(found)
 }
 
-/// The artifacts of versions in the order in which they were added, each with its attachments by name.
+/// The artifacts of versions in the order in which they were added, each with its attachments by name. A version is not
+/// among them where one of its rows cannot be read.
 pub(crate) async fn entries(tx: &Tx, versions: &[VersionId]) -> Result<HashMap<VersionId, Vec<ArtifactEntry>>> {
     let mut found = HashMap::<_, Vec<_>>::new();
     for versions in versions.chunks(BATCH) {
@@ -78,31 +81,40 @@ pub(crate) async fn entries(tx: &Tx, versions: &[VersionId]) -> Result<HashMap<V
             .filter(artifact::Column::VersionId.is_in(versions.iter().copied()))
             .order_by_asc(artifact::Column::CreatedAt)
             .order_by_asc(artifact::Column::Id);
-        let rows = readable(tx, "artifacts", select).await?;
-        let artifacts: Vec<Artifact> = rows.into_iter().filter_map(|row| valid("artifacts", row.try_into())).collect();
-        let mut attachments =
-            attachments(tx, &artifacts.iter().map(|artifact| artifact.id).collect::<Vec<_>>()).await?;
+        let (artifacts, mut spoilt) =
+            rows::<_, Artifact, VersionId>(tx, "artifacts", select, "version_id", TryInto::try_into).await?;
+        let ids: Vec<_> = artifacts.iter().map(|artifact| artifact.id).collect();
+        let (mut attachments, bare) = attachments(tx, &ids).await?;
         for artifact in artifacts {
+            if bare.contains(&artifact.id) {
+                spoilt.insert(artifact.version_id);
+            }
             let attachments = attachments.remove(&artifact.id).unwrap_or_default();
             found.entry(artifact.version_id).or_default().push(ArtifactEntry { artifact, attachments });
         }
+        found.retain(|version, _| !spoilt.contains(version));
     }
     Ok(found)
 }
 
-async fn attachments(tx: &Tx, artifacts: &[ArtifactId]) -> Result<HashMap<ArtifactId, Vec<Attachment>>> {
-    let mut found = HashMap::<_, Vec<Attachment>>::new();
+/// The attachments of artifacts, and the artifacts of which one cannot be read.
+async fn attachments(
+    tx: &Tx,
+    artifacts: &[ArtifactId],
+) -> Result<(HashMap<ArtifactId, Vec<Attachment>>, HashSet<ArtifactId>)> {
+    let (mut found, mut spoilt) = (HashMap::<_, Vec<Attachment>>::new(), HashSet::new());
     for artifacts in artifacts.chunks(BATCH) {
         let select = attachment::Entity::find()
             .filter(attachment::Column::ArtifactId.is_in(artifacts.iter().copied()))
             .order_by_asc(attachment::Column::Name);
-        for row in readable(tx, "attachments", select).await? {
-            if let Some(attachment) = valid("attachments", Attachment::try_from(row)) {
-                found.entry(attachment.artifact_id).or_default().push(attachment);
-            }
+        let (attachments, of) =
+            rows::<_, Attachment, ArtifactId>(tx, "attachments", select, "artifact_id", TryInto::try_into).await?;
+        spoilt.extend(of);
+        for attachment in attachments {
+            found.entry(attachment.artifact_id).or_default().push(attachment);
         }
     }
-    Ok(found)
+    Ok((found, spoilt))
 }
 
 /// What the steps found out that published the versions.
@@ -136,6 +148,26 @@ pub(crate) async fn outputs(tx: &Tx, versions: &[VersionId]) -> Result<HashMap<V
 async fn readable<E: EntityTrait>(tx: &Tx, table: &'static str, select: Select<E>) -> Result<Vec<E::Model>> {
     let rows = tx.query_all_raw(select.build(tx.get_database_backend())).await.map_err(db_error)?;
     Ok(rows.iter().filter_map(|row| valid(table, E::Model::from_query_result(row, ""))).collect())
+}
+
+/// What can be read of a table, and the owners, named in that column, of what cannot.
+async fn rows<E: EntityTrait, T, O: TryGetable + Eq + Hash>(
+    tx: &Tx,
+    table: &'static str,
+    select: Select<E>,
+    owner: &str,
+    convert: impl Fn(E::Model) -> Result<T>,
+) -> Result<(Vec<T>, HashSet<O>)> {
+    let rows = tx.query_all_raw(select.build(tx.get_database_backend())).await.map_err(db_error)?;
+    let (mut found, mut spoilt) = (Vec::new(), HashSet::new());
+    for row in &rows {
+        let model = valid(table, E::Model::from_query_result(row, ""));
+        match model.and_then(|model| valid(table, convert(model))) {
+            Some(value) => found.push(value),
+            None => spoilt.extend(row.try_get::<O>("", owner).ok()),
+        }
+    }
+    Ok((found, spoilt))
 }
 
 fn valid<T, E: Display>(table: &'static str, row: Result<T, E>) -> Option<T> {

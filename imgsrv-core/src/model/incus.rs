@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-pub use listing::{ImageListing, Listing, Product, Root, products};
+pub use listing::{ImageListing, Listing, Product, Root, Superseded, products};
 
 use super::{Architecture, ArtifactEntry, ArtifactId, Attachment, Digest, Format, Variant};
 

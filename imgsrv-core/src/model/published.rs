@@ -14,7 +14,7 @@ pub type Outputs = BTreeMap<String, Value>;
 /// Everything that is published, as it was at one moment.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    /// How many changes the public had seen by then. Two nodes that show the same generation show the same catalogue.
+    /// How many changes the public had seen by then.
     pub generation: i64,
     /// The images with a published version, by name. One that did not change is the same allocation in the next
     /// generation, so that what was made of it can be kept.

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{File, Projection};
 use crate::BoxError;
-use crate::model::incus::{Eligible, ImageListing, METADATA, Product, Root, RootKind, products};
+use crate::model::incus::{Eligible, ImageListing, METADATA, Product, Root, RootKind, Superseded, products};
 use crate::model::{
     ArtifactId, Catalog, DIRECTORIES, ImageId, Manifest, NamedFile, PublishedImage, VersionState, named_files,
 };
@@ -88,11 +88,18 @@ impl Projection for SimpleStreams {
         let published = catalog.images.iter().find(|image| image.image.id == manifest.image.id);
         let published =
             published.and_then(|image| image.versions.iter().find(|version| version.version.id == manifest.version.id));
+        let own = format!("{}/{}", manifest.image.name, manifest.version.version);
+        let superseded = |Superseded { by, carried }: &Superseded| match carried {
+            _ if *by == own => "another artifact of this version has the same bytes".to_owned(),
+            true => format!("{by} has the same bytes, was published later, and is listed under the aliases of both"),
+            false => format!(
+                "{by} has the same bytes and was published later; it is not listed under this version's aliases, of which \
+                 one would then mean other bytes"
+            ),
+        };
         let reason = |artifact: ArtifactId| match published {
             _ if manifest.version.state != VersionState::Published => Some("the version is not published".to_owned()),
-            Some(version) if version.fingerprint(artifact).is_some() => listing.superseded_by(artifact).map(|other| {
-                format!("{other} has the same bytes, was published later, and is listed under the aliases of both")
-            }),
+            Some(version) if version.fingerprint(artifact).is_some() => listing.superseded(artifact).map(superseded),
             _ => Some("its publish job did not compute its fingerprint".to_owned()),
         };
         let reasons = manifest.artifacts.iter().filter_map(|entry| {

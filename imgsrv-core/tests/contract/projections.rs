@@ -17,6 +17,9 @@ crate::behaviours!(
     the_next_answer_of_any_node_shows_a_change,
     what_did_not_change_is_kept,
     artifacts_with_one_fingerprint_are_listed_once,
+    a_name_never_means_other_bytes,
+    many_artifacts_with_one_fingerprint_take_no_time,
+    a_database_that_has_gone_back_is_read_anew,
     what_is_not_listed_says_why,
     a_fingerprint_is_computed_once,
     a_bad_row_takes_nothing_else_away,
@@ -276,6 +279,65 @@ async fn artifacts_with_one_fingerprint_are_listed_once(f: &Fixture) {
     assert_eq!(items("mixed:2:amd64:default"), ["incus.tar.xz", "root.tar.xz", "squashfs"]);
 }
 
+async fn a_name_never_means_other_bytes(f: &Fixture) {
+    // Under the names of 1.0 there was no container, and is none.
+    disk(f, "one", "1.0", b"disk").await;
+    f.clock.advance(chrono::TimeDelta::seconds(1));
+    let both = f.draft_as("one", "2.0").await;
+    add(f, &both, "qcow2", "default", b"metadata", b"disk").await;
+    add(f, &both, "squashfs", "default", b"metadata", b"root").await;
+    publish(f, &both).await;
+    assert_eq!(aliases(&f.engine).await, ["one:2.0:amd64:default = one/2.0"]);
+    let [reason] = &left_out(&f.engine, &("one".parse().expect("a name"), "1.0".parse().expect("a version"))).await[..]
+    else {
+        panic!("one artifact")
+    };
+    assert!(reason.contains("not listed under this version's aliases"), "{reason}");
+    // Of two containers Incus takes the squashfs.
+    for (number, root) in [("1", None), ("2", Some(b"preferred"))] {
+        f.clock.advance(chrono::TimeDelta::seconds(1));
+        let draft = f.draft_as("two", number).await;
+        add(f, &draft, "root.tar.xz", "default", b"metadata", b"tar").await;
+        if let Some(root) = root {
+            add(f, &draft, "squashfs", "default", b"metadata", root).await;
+        }
+        publish(f, &draft).await;
+    }
+    assert_eq!(aliases(&f.engine).await[1..], ["two:2:amd64:default = two/2"]);
+    // Nor does it mean another architecture.
+    for (number, architecture) in [("1", "arm64"), ("2", "amd64")] {
+        f.clock.advance(chrono::TimeDelta::seconds(1));
+        let draft = f.draft_as("three", number).await;
+        f.upload(b"all in one").await;
+        let mut combined = artifact("incus_combined.tar.gz", b"all in one");
+        combined.architecture = architecture.parse().expect("an architecture");
+        f.engine.add_artifact(&draft.0, &draft.1, combined).await.expect("an artifact");
+        publish(f, &draft).await;
+    }
+    assert_eq!(aliases(&f.engine).await[1..2], ["three:2:amd64:default = three/2"]);
+}
+
+async fn many_artifacts_with_one_fingerprint_take_no_time(f: &Fixture) {
+    for number in 0..30 {
+        disk(f, "nightly", &number.to_string(), b"the same").await;
+        f.clock.advance(chrono::TimeDelta::seconds(1));
+    }
+    let [only] = &aliases(&f.engine).await[..] else { panic!("one product") };
+    assert_eq!(only.split(',').count(), 30, "{only}");
+}
+
+async fn a_database_that_has_gone_back_is_read_anew(f: &Fixture) {
+    disk(f, "debian", "1.0", b"one").await;
+    let lost = disk(f, "debian", "2.0", b"two").await;
+    point(f, "latest", &lost).await;
+    assert_eq!(aliases(&f.engine).await.len(), 2);
+    f.sql("delete from aliases").await.expect("an alias less");
+    f.sql("update catalog_generation set n = n - 1").await.expect("a generation back");
+    f.sql("update images set generation = generation - 1").await.expect("a generation back");
+    let expected = ["debian:1.0:amd64:default = debian/1.0", "debian:2.0:amd64:default = debian/2.0"];
+    assert_eq!(aliases(&f.engine).await, expected);
+}
+
 async fn what_is_not_listed_says_why(f: &Fixture) {
     let draft = f.draft().await;
     f.artifact(&draft, "raw", b"raw").await;
@@ -316,7 +378,11 @@ async fn a_bad_row_takes_nothing_else_away(f: &Fixture) {
         ("3", "update attachments set blob_digest = 'x'"),
         ("4", "update versions set version = '/'"),
     ] {
-        let bad = disk(f, "debian", number, format!("disk {number}").as_bytes()).await;
+        let bad = f.draft_as("debian", number).await;
+        for variant in ["default", "good"] {
+            add(f, &bad, "qcow2", variant, b"metadata", format!("{variant} {number}").as_bytes()).await;
+        }
+        publish(f, &bad).await;
         let id = f.engine.get_manifest(&bad.0, &bad.1, Scope::All).await.expect("a manifest");
         f.unprotect().await;
         let of = match spoil.split(' ').nth(1) {

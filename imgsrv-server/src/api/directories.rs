@@ -73,15 +73,17 @@ impl DirectoriesApi {
                 release.send(&engine, request, &files[at]).await?
             }));
         }
-        let sums = if file == SUMS {
-            files.iter().map(sum).collect()
+        let (sums, canonical) = if file == SUMS {
+            (files.iter().map(sum).collect(), SUMS.to_owned())
         } else {
-            let summed = file.strip_suffix(".sha256").and_then(|name| files.iter().find(|named| named.name == name));
-            summed.map(sum).ok_or_else(|| Problem::not_found("there is no such file"))?
+            let summed =
+                file.strip_suffix(".sha256").and_then(|name| files.iter().position(|named| named.name == name));
+            let at = summed.ok_or_else(|| Problem::not_found("there is no such file"))?;
+            (sum(&files[at]), format!("{}.sha256", release.canonical(at)))
         };
         let policy = if release.is_alias() { REVALIDATE } else { IMMUTABLE };
         let sums = document_with(request, "text/plain; charset=utf-8", String::into_bytes(sums), policy);
-        Ok(FileAnswer(release.named(sums, file)))
+        Ok(FileAnswer(release.named(sums, &canonical)))
     }
 }
 
@@ -111,12 +113,17 @@ impl Release {
 
     /// Where the file stays that this alias has at that place among its own.
     fn elsewhere(&self, at: usize) -> Response {
-        let Manifest { image, version, artifacts } = &self.manifest;
-        let name = named_files(&image.name, version.version.as_ref(), artifacts).swap_remove(at).name;
+        let name = self.canonical(at);
         // Relative, because only a proxy in front may know what this server is called outside.
-        let place = format!("../{}/{name}", version.version);
+        let place = format!("../{}/{name}", self.manifest.version.version);
         let response = Response::builder().status(StatusCode::FOUND).header(header::LOCATION, place);
         self.named(response.header(header::CACHE_CONTROL, REVALIDATE).finish(), &name)
+    }
+
+    /// What the file at that place is called in the directory of the version.
+    fn canonical(&self, at: usize) -> String {
+        let Manifest { image, version, artifacts } = &self.manifest;
+        named_files(&image.name, version.version.as_ref(), artifacts).swap_remove(at).name
     }
 
     /// Says which version an alias means now, and where it is found for as long as it exists.

@@ -28,7 +28,10 @@ pub(crate) fn text() -> &'static str {
 
 /// The methods that a path knows, for the `Allow` of a 405.
 pub(crate) fn allowed_methods(path: &str) -> Option<HeaderValue> {
-    METHODS.iter().find(|(template, _)| matches(template, path)).map(|(_, methods)| methods.clone())
+    // A directory has its methods without the slash too.
+    let is =
+        |template: &str| matches(template, path) || template.strip_suffix('/').is_some_and(|bare| matches(bare, path));
+    METHODS.iter().find(|(template, _)| is(template)).map(|(_, methods)| methods.clone())
 }
 
 fn matches(template: &str, path: &str) -> bool {
@@ -134,6 +137,7 @@ mod tests {
         assert_eq!(allowed("/v1/images").as_deref(), Some("GET, POST, HEAD"));
         assert_eq!(allowed("/v1/images/debian/aliases/latest").as_deref(), Some("DELETE, GET, PUT, HEAD"));
         assert_eq!(allowed("/v1/uploads/x/parts/1").as_deref(), Some("PUT"));
+        assert_eq!(allowed("/d/debian/latest").as_deref(), Some("GET, HEAD"));
         assert_eq!(allowed("/v1/images/"), None);
         assert_eq!(allowed("/nowhere"), None);
     }

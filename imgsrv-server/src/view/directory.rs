@@ -25,7 +25,7 @@ pub(crate) struct Directory {
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
 pub(crate) struct DirectoryFile {
-    /// Its name, and its URL relative to the directory's.
+    /// Its name; `./` and the name is its URL, relative to the directory's.
     name: String,
     /// How many bytes.
     size_bytes: Size,

@@ -87,7 +87,7 @@ async fn the_files_of_a_version_stay_where_they_are() {
         reader.get(&format!("{base}{missing}")).await.problem(404, "not-found");
     }
     let bare = ask(&server, Method::GET, "/d/debian/1:0+a").await;
-    assert_eq!((bare.status, bare.header("location")), (StatusCode::MOVED_PERMANENTLY, "1:0+a/"));
+    assert_eq!((bare.status, bare.header("location")), (StatusCode::MOVED_PERMANENTLY, "./1:0+a/"));
     for path in ["/d/debian/", "/d/", "/d/debian/2/", "/d/other/1:0+a/"] {
         reader.get(path).await.problem(404, "not-found");
     }
@@ -125,6 +125,7 @@ async fn an_alias_leads_to_the_files_of_its_version() {
         assert_eq!((all.header("cache-control"), all.header("x-imgsrv-version")), ("no-cache", version));
         let sum = reader.get(&format!("{file}.sha256")).await;
         assert_eq!(sum.text(), sums("latest", content).lines().next().expect("a line").to_owned() + "\n");
+        assert_eq!(sum.header("link"), canonical(&format!("debian-{version}-linux-amd64.qcow2.sha256")));
     }
     // A version wins over an alias of the same text.
     writer.put("/v1/images/debian/aliases/1.0", json!({"version": "2.0"})).await.ok();
@@ -154,7 +155,7 @@ async fn a_browser_is_shown_a_page() {
     let page = reader.get_with("/d/debian/latest/", &[("accept", browser)]).await;
     let text = page.text();
     for part in [
-        "<a href=\"debian-latest-linux-amd64.qcow2\">debian-latest-linux-amd64.qcow2</a>",
+        "<a href=\"./debian-latest-linux-amd64.qcow2\">debian-latest-linux-amd64.qcow2</a>",
         "<a href=\"SHA256SUMS\">",
         "<a href=\"../1.0/\">1.0</a>",
         "Debian &lt;b&gt;",

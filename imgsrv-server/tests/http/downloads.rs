@@ -32,6 +32,13 @@ async fn released(api: &Api, whole: &[u8]) -> [(String, String); 2] {
     ids.try_into().expect("two")
 }
 
+fn disposition(name: &str) -> String {
+    let plain = name.replace(':', "_");
+    let further =
+        if plain == name { String::new() } else { format!("; filename*=UTF-8''{}", name.replace(':', "%3A")) };
+    format!("attachment; filename=\"{plain}\"{further}")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_the_bytes_says_what_they_are() {
     let server = Server::start();
@@ -44,8 +51,8 @@ async fn every_way_to_the_bytes_says_what_they_are() {
     let etag = format!("\"{}\"", digest(&whole));
     let hash = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&whole)));
     for (path, media_type, name) in [
-        (format!("{base}/{plain}/download"), "application/x-qemu-disk", "debian-1_0-linux-amd64.qcow2"),
-        (format!("{base}/{cloud}/download"), "application/x-qemu-disk", "debian-1_0-linux-amd64-cloud.qcow2"),
+        (format!("{base}/{plain}/download"), "application/x-qemu-disk", "debian-1:0-linux-amd64.qcow2"),
+        (format!("{base}/{cloud}/download"), "application/x-qemu-disk", "debian-1:0-linux-amd64-cloud.qcow2"),
         (format!("{base}/{plain}/attachments/{attachment}/download"), "text/html", "notes.txt"),
         (blob.clone(), "application/octet-stream", digest(&whole).trim_start_matches("sha256:")),
     ] {
@@ -55,7 +62,7 @@ async fn every_way_to_the_bytes_says_what_they_are() {
             for (header, value) in [
                 ("accept-ranges", "bytes"),
                 ("cache-control", "public, max-age=31536000, immutable"),
-                ("content-disposition", &format!("attachment; filename=\"{name}\"")),
+                ("content-disposition", &disposition(name)),
                 ("content-length", "1000"),
                 ("content-type", media_type),
                 ("etag", &etag),

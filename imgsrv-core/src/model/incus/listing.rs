@@ -1,10 +1,11 @@
 //! What of the catalogue Incus is told.
 //!
 //! Incus knows an image by the SHA-256 of its files, and two that are listed with one fingerprint break its `info` and
-//! `copy`. So of artifacts with one fingerprint the newest published is listed, under the aliases of all.
+//! `copy`. So of artifacts with one fingerprint the newest published is listed, under the aliases of all: as far as each of
+//! these still means what it meant.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{Eligible, architecture};
@@ -53,8 +54,13 @@ impl Product<'_> {
         std::iter::once(named(version.version.as_ref())).chain(aliases).collect()
     }
 
-    fn has_machine(&self, is_machine: bool) -> bool {
-        self.roots.iter().any(|root| root.eligible.root.is_machine() == is_machine)
+    /// What Incus takes a name of this product for: the fingerprints of its machine and of its container. Of two
+    /// containers it prefers squashfs.
+    fn meaning(&self) -> [Option<&Digest>; 2] {
+        [true, false].map(|is_machine| {
+            let roots = self.roots.iter().filter(|root| root.eligible.root.is_machine() == is_machine);
+            roots.min_by_key(|root| root.eligible.root).map(|root| root.fingerprint)
+        })
     }
 }
 
@@ -86,28 +92,40 @@ pub struct Listing {
 /// The same of one image. Empty where all of its artifacts have bytes of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageListing {
-    superseded: BTreeMap<ArtifactId, String>,
-    carried: BTreeMap<ArtifactId, Vec<String>>,
+    superseded: BTreeMap<ArtifactId, Superseded>,
+    carried: BTreeMap<ArtifactId, BTreeSet<String>>,
+}
+
+/// What is listed in the stead of an artifact with the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superseded {
+    /// Its version, as `image/version`.
+    pub by: String,
+    /// Whether it is listed under the names of this one too.
+    pub carried: bool,
 }
 
 impl ImageListing {
-    /// Which version, as `image/version`, is listed with the bytes of this artifact in its stead.
-    pub fn superseded_by(&self, artifact: ArtifactId) -> Option<&str> {
-        self.superseded.get(&artifact).map(String::as_str)
+    /// What is listed in the stead of this artifact.
+    pub fn superseded(&self, artifact: ArtifactId) -> Option<&Superseded> {
+        self.superseded.get(&artifact)
     }
 
-    /// The product with only what is listed of it, and its aliases with those of the products that it is listed for;
-    /// nothing where nothing is left of it.
-    pub fn listed<'a>(&self, mut product: Product<'a>) -> Option<(Product<'a>, Vec<String>)> {
+    /// The product with only what is listed of it; nothing where nothing is left of it.
+    fn left<'a>(&self, mut product: Product<'a>) -> Option<Product<'a>> {
         product.roots.retain(|root| !self.superseded.contains_key(&root.eligible.entry.artifact.id));
+        (!product.roots.is_empty()).then_some(product)
+    }
+
+    /// The same, and its aliases with those of the products that it is listed for.
+    pub fn listed<'a>(&self, product: Product<'a>) -> Option<(Product<'a>, Vec<String>)> {
+        let product = self.left(product)?;
         let mut aliases = product.aliases();
         let ids = product.roots.iter().map(|root| root.eligible.entry.artifact.id);
-        for carried in ids.filter_map(|id| self.carried.get(&id)).flatten() {
-            if !aliases.contains(carried) {
-                aliases.push(carried.clone());
-            }
-        }
-        (!product.roots.is_empty()).then_some((product, aliases))
+        let carried: BTreeSet<&String> = ids.filter_map(|id| self.carried.get(&id)).flatten().collect();
+        let further: Vec<_> = carried.into_iter().filter(|name| !aliases.contains(name)).cloned().collect();
+        aliases.extend(further);
+        Some((product, aliases))
     }
 }
 
@@ -155,18 +173,19 @@ impl Listing {
         let mut listing = Self::default();
         for (fingerprint, loser) in &others {
             let Some(winner) = listed.get(fingerprint) else { continue };
-            let name = format!("{}/{}", winner.image.image.name, winner.version.version.version);
-            listing.images.entry(loser.image.image.id).or_default().superseded.insert(loser.artifact, name);
+            let by = format!("{}/{}", winner.image.image.name, winner.version.version.version);
+            let superseded = &mut listing.images.entry(loser.image.image.id).or_default().superseded;
+            superseded.insert(loser.artifact, Superseded { by, carried: false });
         }
         for (fingerprint, loser) in &others {
             let Some(winner) = listed.get(fingerprint) else { continue };
             let aliases = listing.carried(loser, winner);
+            let own = listing.images.entry(loser.image.image.id).or_default();
+            if let Some(superseded) = own.superseded.get_mut(&loser.artifact) {
+                superseded.carried = !aliases.is_empty();
+            }
             let carried = &mut listing.images.entry(winner.image.image.id).or_default().carried;
             carried.entry(winner.artifact).or_default().extend(aliases);
-        }
-        for carried in listing.images.values_mut().flat_map(|image| image.carried.values_mut()) {
-            carried.sort();
-            carried.dedup();
         }
         listing
     }
@@ -176,16 +195,14 @@ impl Listing {
         self.images.get(&image).unwrap_or(&self.none)
     }
 
-    /// The aliases that the winner's product is listed under for the loser. An alias means one image of each kind, so
-    /// none go over while the loser's product lists another image of a kind that the winner's lists too.
+    /// The aliases that the winner's product is listed under for the loser: those of its product, where each of them
+    /// means there what it meant, on the same architecture. A name that would mean other bytes is worse than none.
     fn carried(&self, loser: &Place<'_>, winner: &Place<'_>) -> Vec<String> {
         let (Some(from), Some(to)) = (loser.product(), winner.product()) else { return Vec::new() };
-        let aliases = from.aliases();
-        let left = self.of_image(loser.image.image.id).listed(from);
-        let to = self.of_image(winner.image.image.id).listed(to);
-        let (left, to) = (left.map(|(product, _)| product), to.map(|(product, _)| product));
-        let both =
-            |is_machine| [&left, &to].iter().all(|product| product.as_ref().is_some_and(|p| p.has_machine(is_machine)));
-        if both(true) || both(false) { Vec::new() } else { aliases }
+        let Some(to) = self.of_image(winner.image.image.id).left(to) else { return Vec::new() };
+        let (aliases, same) = (from.aliases(), from.architecture == to.architecture && from.meaning() == to.meaning());
+        // What is left of the loser's product keeps its names to itself.
+        let is_gone = self.of_image(loser.image.image.id).left(from).is_none();
+        if same && is_gone { aliases } else { Vec::new() }
     }
 }
