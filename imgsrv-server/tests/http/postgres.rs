@@ -138,6 +138,11 @@ async fn a_database_that_is_restarted_is_found_again() {
     let body = Body::wrap_stream(stream::iter([Ok(head)]).chain(rest));
     let request = api.request(Method::PUT, &format!("/v1/uploads/{upload}/parts/1")).body(body);
     let part = tokio::spawn(send(request));
+    let writing = "select count(*) from part_attempts where state = 'writing'";
+    crate::server::until("the part is in progress", async || {
+        tokio::task::block_in_place(|| postgres.psql("imgsrv", writing)).expect(writing) == "1"
+    })
+    .await;
 
     let stop = Arc::new(AtomicBool::new(false));
     let paths = [
