@@ -40,8 +40,8 @@ impl Pair {
         matches!(self, Self::PostgresFs | Self::PostgresS3 | Self::PostgresGarage)
     }
 
-    pub(crate) fn is_garage(self) -> bool {
-        matches!(self, Self::SqliteGarage | Self::PostgresGarage)
+    pub(crate) fn speaks_s3(self) -> bool {
+        matches!(self, Self::SqliteGarage | Self::PostgresS3 | Self::PostgresGarage)
     }
 
     /// The database's writing and reading handles.
@@ -157,7 +157,7 @@ impl Servers {
         (garage, name)
     }
 
-    /// How many objects of a bucket were begun and neither finished nor given up.
+    /// How many objects of a bucket in Garage were begun and neither finished nor given up.
     pub(crate) fn unfinished(&self, bucket: &str) -> u64 {
         self.0.garage.get().map_or(0, |garage| garage.unfinished_uploads(bucket).expect("Garage"))
     }

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::backend::{Held, Pair, Servers};
 use crate::gate::Gate;
+use crate::s3;
 
 pub(crate) struct Fixture {
     pub engine: Engine,
@@ -37,7 +38,7 @@ pub(crate) struct Fixture {
     pub pair: Pair,
     servers: Servers,
     _held: Held,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A part under the least size would be refused in the middle; this one is just large enough.
@@ -53,7 +54,7 @@ impl Fixture {
         let build = || builder(&database, &reader, &store, &gate, &clock).build();
         let (engine, other) = (build().await.expect("an engine"), build().await.expect("another engine"));
         let servers = servers.clone();
-        Self { engine, other, clock, store, gate, database, reader, pair, servers, _held: held, _folder: folder }
+        Self { engine, other, clock, store, gate, database, reader, pair, servers, _held: held, folder }
     }
 
     /// A further node, with a publish step of its own.
@@ -87,7 +88,11 @@ impl Fixture {
 
     /// How many objects were begun and neither finished nor given up, where the store can tell.
     pub(crate) fn unfinished(&self) -> u64 {
-        if self.pair.is_garage() { self.servers.unfinished(&self.store.info().name()) } else { 0 }
+        match self.pair {
+            Pair::PostgresS3 => s3::unfinished(&self.folder.path().join("objects")),
+            pair if pair.speaks_s3() => self.servers.unfinished(&self.store.info().name()),
+            _ => 0,
+        }
     }
 
     /// Lets every grace period pass and tidies up.

@@ -39,3 +39,10 @@ impl S3 {
         Self { address, _serving: AbortOnDropHandle::new(serving) }
     }
 }
+
+/// How many objects were begun and neither finished nor given up. Unlike Garage, such a server, as most are, does not
+/// give them up when an object of their name is deleted.
+pub(crate) fn unfinished(folder: &Path) -> u64 {
+    let names = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    names.filter(|name| name.to_string_lossy().starts_with(".upload-")).count() as u64
+}

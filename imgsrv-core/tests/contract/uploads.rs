@@ -168,13 +168,13 @@ async fn what_is_given_up_is_taken_back(f: &Fixture) {
     let cut = f.engine.put_part(upload.id, number(1), PartClaim::default(), broken(&whole[..3 * PART - 1])).await;
     assert!(matches!(cut, Err(Error::Invalid { .. })), "{cut:?}");
     assert_eq!(f.unfinished(), 0);
-    let begun = async || f.unfinished() == u64::from(f.pair.is_garage());
+    let begun = async || f.unfinished() == u64::from(f.pair.speaks_s3());
     let part = f.begin_part(upload.id, 1, &whole).await;
     f.wait_until(begun).await;
     part.drop().await;
     f.wait_until(async || f.texts("select key from part_attempts").await.is_empty()).await;
     assert_eq!(f.unfinished(), 0);
-    if f.pair.is_garage() {
+    if f.pair.speaks_s3() {
         // A part in progress looks at its session every 20 seconds.
         let part = f.begin_part(upload.id, 1, &whole).await;
         f.wait_until(begun).await;
