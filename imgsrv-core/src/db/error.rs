@@ -22,8 +22,9 @@ pub(crate) fn db_error(err: DbErr) -> Error {
 
 fn meaning(err: &DbErr) -> Meaning {
     match err {
-        // Internal: it did not answer in time.
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(RuntimeErr::Internal(_)) => Meaning::Unavailable,
+        DbErr::ConnectionAcquire(_) => Meaning::Unavailable,
+        // It did not answer in time. Without a driver no other variant is known, hence no pattern.
+        DbErr::Conn(runtime) if matches!(runtime, RuntimeErr::Internal(_)) => Meaning::Unavailable,
         DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime) => driver(runtime),
         _ => Meaning::Bug,
     }
