@@ -20,11 +20,14 @@ pub(crate) fn db_error(err: DbErr) -> Error {
     }
 }
 
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(unreachable_patterns, reason = "without a driver there is no error of one")
+)]
 fn meaning(err: &DbErr) -> Meaning {
     match err {
-        DbErr::ConnectionAcquire(_) => Meaning::Unavailable,
-        // It did not answer in time. Without a driver no other variant is known, hence no pattern.
-        DbErr::Conn(runtime) if matches!(runtime, RuntimeErr::Internal(_)) => Meaning::Unavailable,
+        // Internal: it did not answer in time.
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(RuntimeErr::Internal(_)) => Meaning::Unavailable,
         DbErr::Conn(runtime) | DbErr::Exec(runtime) | DbErr::Query(runtime) => driver(runtime),
         _ => Meaning::Bug,
     }
