@@ -66,10 +66,9 @@ async fn the_files_of_a_version_stay_where_they_are() {
         assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, content), "{file}");
         assert_eq!(answer.header("cache-control"), IMMUTABLE);
         assert_eq!(answer.header("etag"), format!("\"{}\"", digest(content)));
-        assert_eq!(
-            answer.header("content-disposition"),
-            format!("attachment; filename=\"{}\"", file.replace(':', "_"))
-        );
+        let (plain, encoded) = (file.replace(':', "_"), file.replace('+', "%2B").replace(':', "%3A"));
+        let disposition = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}");
+        assert_eq!(answer.header("content-disposition"), disposition);
         let sum = reader.get(&format!("{base}{file}.sha256")).await;
         assert_eq!(sum.text(), format!("{}  {file}\n", digest(content).trim_start_matches("sha256:")));
         assert_eq!((sum.header("content-type"), sum.header("cache-control")), ("text/plain; charset=utf-8", IMMUTABLE));
