@@ -1,5 +1,6 @@
 //! What can go wrong, told apart only where some caller acts differently.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::model::{
@@ -106,6 +107,15 @@ impl Error {
     /// The error with all its sources, for a log.
     pub fn chain(&self) -> String {
         chain(self)
+    }
+}
+
+/// Refuses names of which two are the same.
+pub(crate) fn unique(what: &'static str, names: impl IntoIterator<Item = &'static str>) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    match names.into_iter().find(|name| !seen.insert(*name)) {
+        Some(twice) => Err(Error::Invalid { what, reason: format!("two have the name {twice}") }),
+        None => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 pub use simple_streams::SimpleStreams;
 
 use crate::db::{Tx, published};
+use crate::error::unique;
 use crate::model::{
     ArtifactId, Catalog, Digest, ImageId, Manifest, PublishedImage, PublishedVersion, VersionId, VersionState,
 };
@@ -111,14 +112,8 @@ struct Shown {
 
 impl Projections {
     pub(crate) fn new(all: Vec<Arc<dyn Projection>>) -> Result<Self> {
-        let mut names = BTreeSet::new();
-        match all.iter().find(|projection| !names.insert(projection.name())) {
-            Some(twice) => {
-                let reason = format!("two have the name {}", twice.name());
-                Err(Error::Invalid { what: "projections", reason })
-            }
-            None => Ok(Self { all, shown: Mutex::default(), rendering: tokio::sync::Mutex::default() }),
-        }
+        unique("projections", all.iter().map(|projection| projection.name()))?;
+        Ok(Self { all, shown: Mutex::default(), rendering: tokio::sync::Mutex::default() })
     }
 
     /// What was shown last; nothing before the first time.

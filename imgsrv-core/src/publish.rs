@@ -5,13 +5,14 @@ mod run;
 mod step;
 mod validate_catalog;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use step::{PublishStep, StepContext, StepError, StepOutput};
 
 use crate::db::{Tx, artifacts, blobs, catalog, jobs, steps};
 use crate::engine::Change;
+use crate::error::unique;
 use crate::model::incus::collisions;
 use crate::model::{
     ArtifactEntry, BlobRef, Digest, ImageName, Job, JobId, JobKind, JobOutcome, JobState, Manifest, PublishJob,
@@ -34,14 +35,11 @@ pub(crate) fn with_built_in(added: Vec<Arc<dyn PublishStep>>) -> Result<Vec<Arc<
     let mut steps: Vec<Arc<dyn PublishStep>> =
         vec![Arc::new(validate_catalog::ValidateCatalog), Arc::new(incus_index::IncusIndex)];
     steps.extend(added);
-    let invalid = |reason: String| Err(Error::Invalid { what: "publish steps", reason });
-    let mut names = BTreeSet::from([FINALIZE_PUBLISH]);
-    if let Some(twice) = steps.iter().find(|step| !names.insert(step.name())) {
-        return invalid(format!("two have the name {}", twice.name()));
-    }
+    let what = "publish steps";
+    unique(what, steps.iter().map(|step| step.name()).chain([FINALIZE_PUBLISH]))?;
     let most = usize::try_from(FINAL - FIRST_ADDED).unwrap_or(0) + 2;
     if steps.len() > most {
-        return invalid(format!("at most {} can be added", most - 2));
+        return Err(Error::Invalid { what, reason: format!("at most {} can be added", most - 2) });
     }
     Ok(steps)
 }

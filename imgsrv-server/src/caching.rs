@@ -2,16 +2,16 @@
 
 use std::marker::PhantomData;
 
-use imgsrv_core::model::Digest;
-use imgsrv_core::model::Scope;
+use imgsrv_core::model::{Digest, Scope};
 use poem::http::{StatusCode, header};
-use poem::{Body, IntoResponse, Request, Response};
+use poem::{Body, IntoResponse, Request, Response, ResponseBuilder};
 use poem_openapi::ApiResponse;
-use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
-use poem_openapi::types::{ToJSON, Type};
+use poem_openapi::registry::{MetaMediaType, MetaResponses, Registry};
+use poem_openapi::types::ToJSON;
 
 use crate::conditional::Validators;
 use crate::extract::Reader;
+use crate::meta;
 
 /// An answer that may be kept, but has to be asked about before each use.
 pub(crate) const REVALIDATE: &str = "no-cache";
@@ -52,17 +52,30 @@ pub(crate) fn document_with(
     body: Vec<u8>,
     policy: &'static str,
 ) -> Response {
-    let digest = Digest::of(&body);
+    revalidated(request, &Digest::of(&body), policy, |response, etag| {
+        response
+            .header(header::ETAG, etag)
+            .header(header::CONTENT_TYPE, media_type)
+            // Said here, because the answer to a HEAD loses its body on the way out.
+            .header(header::CONTENT_LENGTH, body.len())
+            .body(Body::from_vec(body))
+    })
+}
+
+/// What is named by the digest of its bytes: 304 to a client that has it, else the `whole` answer, which is given its
+/// ETag.
+pub(crate) fn revalidated(
+    request: &Request,
+    digest: &Digest,
+    policy: &'static str,
+    whole: impl FnOnce(ResponseBuilder, String) -> Response,
+) -> Response {
     let etag = format!("\"{}\"", &digest.hex()[..32]);
-    let response = Response::builder().header(header::ETAG, &etag).header(header::CACHE_CONTROL, policy);
+    let response = Response::builder().header(header::CACHE_CONTROL, policy);
     if (Validators { etag: &etag, modified: None }).not_modified(request.headers()) {
-        return response.status(StatusCode::NOT_MODIFIED).finish();
+        return response.header(header::ETAG, etag).status(StatusCode::NOT_MODIFIED).finish();
     }
-    response
-        .header(header::CONTENT_TYPE, media_type)
-        // Said here, because the answer to a HEAD loses its body on the way out.
-        .header(header::CONTENT_LENGTH, body.len())
-        .body(Body::from_vec(body))
+    whole(response, etag)
 }
 
 impl<T: Send> IntoResponse for Cached<T> {
@@ -75,43 +88,21 @@ impl<T: ToJSON> ApiResponse for Cached<T> {
     fn meta() -> MetaResponses {
         let headers = || {
             vec![
-                documented("ETag", "Names this state; send it as If-None-Match."),
-                documented("Cache-Control", "`no-cache`, or `private, no-store` for what only a token may see."),
+                meta::header("ETag", "Names this state; send it as If-None-Match."),
+                meta::header("Cache-Control", "`no-cache`, or `private, no-store` for what only a token may see."),
             ]
         };
+        let json = MetaMediaType { content_type: "application/json", schema: T::schema_ref() };
         MetaResponses {
             responses: vec![
-                MetaResponse {
-                    description: "What was asked for",
-                    status: Some(200),
-                    status_range: None,
-                    content: vec![MetaMediaType { content_type: "application/json", schema: T::schema_ref() }],
-                    headers: headers(),
-                },
-                MetaResponse {
-                    description: "Nothing has changed since the state that If-None-Match names",
-                    status: Some(304),
-                    status_range: None,
-                    content: vec![],
-                    headers: headers(),
-                },
+                meta::answer(200, "What was asked for", vec![json], headers()),
+                meta::answer(304, meta::UNCHANGED, vec![], headers()),
             ],
         }
     }
 
     fn register(registry: &mut Registry) {
         T::register(registry);
-    }
-}
-
-/// A header of an answer, for the specification.
-pub(crate) fn documented(name: &str, description: &str) -> MetaHeader {
-    MetaHeader {
-        name: name.to_owned(),
-        description: Some(description.to_owned()),
-        required: true,
-        deprecated: false,
-        schema: String::schema_ref(),
     }
 }
 

@@ -59,7 +59,7 @@ impl Coding {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Compressed(Arc<Mutex<HashMap<(&'static str, Coding), Form>>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Form {
     /// What it was made of; none before the first is done.
     of: Option<(Digest, Bytes)>,
@@ -74,7 +74,7 @@ impl Compressed {
             return None;
         }
         let mut forms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let form = forms.entry((path, coding)).or_insert(Form { of: None, in_the_making: false });
+        let form = forms.entry((path, coding)).or_default();
         match &form.of {
             Some((digest, bytes)) if *digest == file.digest => return Some(bytes.clone()),
             _ if form.in_the_making => return None,
@@ -84,7 +84,7 @@ impl Compressed {
         tokio::task::spawn_blocking(move || {
             let made = coding.encode(&file.body);
             let mut forms = all.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let form = forms.entry((path, coding)).or_insert(Form { of: None, in_the_making: false });
+            let form = forms.entry((path, coding)).or_default();
             form.in_the_making = false;
             match made {
                 Ok(bytes) => form.of = Some((file.digest.clone(), bytes)),

@@ -6,14 +6,13 @@ use poem::error::NotFoundError;
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Request, Response};
 use poem_openapi::ApiResponse;
-use poem_openapi::registry::{
-    MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
-};
+use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponses, Registry};
 use poem_openapi::types::Type;
 
 use crate::api::SUMS;
-use crate::caching::{REVALIDATE, documented};
+use crate::caching::REVALIDATE;
 use crate::download::Download;
+use crate::meta;
 use crate::view::Directory;
 
 /// The page runs nothing and asks nobody.
@@ -99,25 +98,16 @@ impl IntoResponse for DirectoryPage {
 
 impl ApiResponse for DirectoryPage {
     fn meta() -> MetaResponses {
-        let html = MetaSchemaRef::Inline(Box::new(MetaSchema::new("string")));
-        let response = |status, description, content| MetaResponse {
-            description,
-            status: Some(status),
-            status_range: None,
-            content,
-            headers: [documented("ETag", "Names this state."), documented("Cache-Control", "`no-cache`")]
-                .into_iter()
-                .chain(of_alias(false))
-                .collect(),
+        let headers = || {
+            let own = [meta::header("ETag", "Names this state."), meta::header("Cache-Control", "`no-cache`")];
+            own.into_iter().chain(of_alias(false)).collect()
         };
-        let content = vec![
-            MetaMediaType { content_type: "application/json", schema: Directory::schema_ref() },
-            MetaMediaType { content_type: "text/html", schema: html },
-        ];
+        let json = MetaMediaType { content_type: "application/json", schema: Directory::schema_ref() };
+        let content = vec![json, meta::content("text/html", "string")];
         MetaResponses {
             responses: vec![
-                response(200, "The files, in the order in which they were added", content),
-                response(304, "Nothing has changed since the state that If-None-Match names", vec![]),
+                meta::answer(200, "The files, in the order in which they were added", content, headers()),
+                meta::answer(304, meta::UNCHANGED, vec![], headers()),
             ],
         }
     }
@@ -138,8 +128,8 @@ impl IntoResponse for FileAnswer {
 
 impl ApiResponse for FileAnswer {
     fn meta() -> MetaResponses {
-        let mut meta = Download::meta();
-        for response in &mut meta.responses {
+        let mut answers = Download::meta();
+        for response in &mut answers.responses {
             // Checksums are short texts without most of what is said of images.
             response
                 .headers
@@ -147,20 +137,14 @@ impl ApiResponse for FileAnswer {
                 .for_each(|header| header.required = matches!(header.name.as_str(), "ETag" | "Cache-Control"));
             response.headers.extend(of_alias(false));
             if response.status == Some(200) {
-                let text = MetaSchemaRef::Inline(Box::new(MetaSchema::new("string")));
-                response.content.push(MetaMediaType { content_type: "text/plain", schema: text });
+                response.content.push(meta::content("text/plain", "string"));
             }
         }
-        meta.responses.push(MetaResponse {
-            description: "The file of the version that the alias means now",
-            status: Some(302),
-            status_range: None,
-            content: vec![],
-            headers: std::iter::once(documented("Location", "Relative to the request."))
-                .chain(of_alias(true))
-                .collect(),
-        });
-        meta
+        let place =
+            std::iter::once(meta::header("Location", "Relative to the request.")).chain(of_alias(true)).collect();
+        let moved = "The file of the version that the alias means now";
+        answers.responses.push(meta::answer(302, moved, vec![], place));
+        answers
     }
 
     fn register(registry: &mut Registry) {
@@ -171,8 +155,8 @@ impl ApiResponse for FileAnswer {
 /// What only the answers of an alias say.
 fn of_alias(required: bool) -> [MetaHeader; 2] {
     [
-        documented("X-Imgsrv-Version", "The version that the alias means now."),
-        documented("Link", "`rel=\"canonical\"`: the same in the directory of that version."),
+        meta::header("X-Imgsrv-Version", "The version that the alias means now."),
+        meta::header("Link", "`rel=\"canonical\"`: the same in the directory of that version."),
     ]
     .map(|header| MetaHeader { required, ..header })
 }

@@ -11,11 +11,12 @@ use poem::http::{StatusCode, header};
 use poem::{Body, IntoResponse, Request, Response, ResponseBuilder};
 use poem_openapi::ApiResponse;
 use poem_openapi::payload::{Binary, Payload};
-use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponses, Registry};
 
-use crate::caching::{PRIVATE, documented};
+use crate::caching::PRIVATE;
 use crate::conditional::Validators;
 use crate::edge;
+use crate::meta;
 use crate::problem::Problem;
 use crate::range::{self, Selection};
 
@@ -139,26 +140,19 @@ impl IntoResponse for Download {
 
 impl ApiResponse for Download {
     fn meta() -> MetaResponses {
-        let response = |status, description, headers| MetaResponse {
-            description,
-            status: Some(status),
-            status_range: None,
-            content: match status {
-                304 => vec![],
-                _ => vec![MetaMediaType {
-                    content_type: Binary::<Body>::CONTENT_TYPE,
-                    schema: Binary::<Body>::schema_ref(),
-                }],
-            },
-            headers,
+        let bytes = || {
+            let (content_type, schema) = (Binary::<Body>::CONTENT_TYPE, Binary::<Body>::schema_ref());
+            vec![MetaMediaType { content_type, schema }]
         };
+        let whole = "All bytes; the Content-Type is the declared media type";
+        let one = "The bytes of one range; several ranges are answered with all bytes";
         let mut partial = described_headers();
-        partial.push(documented("Content-Range", "Which bytes these are, and of how many."));
+        partial.push(meta::header("Content-Range", "Which bytes these are, and of how many."));
         MetaResponses {
             responses: vec![
-                response(200, "All bytes; the Content-Type is the declared media type", described_headers()),
-                response(206, "The bytes of one range; several ranges are answered with all bytes", partial),
-                response(304, "The client has these bytes", kept_headers()),
+                meta::answer(200, whole, bytes(), described_headers()),
+                meta::answer(206, one, bytes(), partial),
+                meta::answer(304, "The client has these bytes", vec![], kept_headers()),
             ],
         }
     }
@@ -168,20 +162,20 @@ impl ApiResponse for Download {
 
 fn kept_headers() -> Vec<MetaHeader> {
     vec![
-        documented("ETag", "The digest, in quotes: a strong validator."),
-        documented("Last-Modified", "When the bytes came to be here."),
-        documented("Cache-Control", "Immutable where published; `private, no-store` where only a token may see it."),
+        meta::header("ETag", "The digest, in quotes: a strong validator."),
+        meta::header("Last-Modified", "When the bytes came to be here."),
+        meta::header("Cache-Control", "Immutable where published; `private, no-store` where only a token may see it."),
     ]
 }
 
 fn described_headers() -> Vec<MetaHeader> {
     let mut headers = kept_headers();
     headers.extend([
-        documented("Accept-Ranges", "`bytes`"),
-        documented("Content-Length", "How many bytes follow."),
-        documented("Repr-Digest", "The SHA-256 of all bytes (RFC 9530)."),
-        documented("Content-Disposition", "A useful file name (RFC 6266)."),
-        documented("X-Content-Type-Options", "`nosniff`"),
+        meta::header("Accept-Ranges", "`bytes`"),
+        meta::header("Content-Length", "How many bytes follow."),
+        meta::header("Repr-Digest", "The SHA-256 of all bytes (RFC 9530)."),
+        meta::header("Content-Disposition", "A useful file name (RFC 6266)."),
+        meta::header("X-Content-Type-Options", "`nosniff`"),
     ]);
     headers
 }

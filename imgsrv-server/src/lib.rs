@@ -29,6 +29,7 @@ mod download;
 mod edge;
 mod extract;
 mod lingering;
+mod meta;
 mod negotiation;
 mod number;
 mod optional;

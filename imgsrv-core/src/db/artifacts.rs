@@ -1,5 +1,7 @@
 //! Artifacts and their attachments.
 
+use std::collections::HashMap;
+
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect};
 
@@ -146,17 +148,24 @@ pub(crate) async fn entries(db: &impl ConnectionTrait, version: VersionId) -> Re
         .all(db)
         .await
         .map_err(db_error)?;
-    let mut by_artifact = std::collections::HashMap::<ArtifactId, Vec<Attachment>>::new();
-    for row in attachments {
-        by_artifact.entry(row.artifact_id).or_default().push(row.try_into()?);
+    let artifacts = artifacts.into_iter().map(Artifact::try_from).collect::<Result<Vec<_>>>()?;
+    let attachments = attachments.into_iter().map(Attachment::try_from).collect::<Result<Vec<_>>>()?;
+    Ok(with_attachments(artifacts, attachments).collect())
+}
+
+/// Artifacts, each with those of the attachments that are its own; both stay in their order.
+pub(super) fn with_attachments(
+    artifacts: Vec<Artifact>,
+    attachments: Vec<Attachment>,
+) -> impl Iterator<Item = ArtifactEntry> {
+    let mut of = HashMap::<ArtifactId, Vec<Attachment>>::new();
+    for attachment in attachments {
+        of.entry(attachment.artifact_id).or_default().push(attachment);
     }
-    artifacts
-        .into_iter()
-        .map(|row| {
-            let attachments = by_artifact.remove(&row.id).unwrap_or_default();
-            Ok(ArtifactEntry { artifact: row.try_into()?, attachments })
-        })
-        .collect()
+    artifacts.into_iter().map(move |artifact| {
+        let attachments = of.remove(&artifact.id).unwrap_or_default();
+        ArtifactEntry { artifact, attachments }
+    })
 }
 
 impl TryFrom<artifact::Model> for Artifact {

@@ -8,12 +8,13 @@ use std::fmt::Display;
 use std::hash::Hash;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QueryTrait, Select, TryGetable,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QueryResult, QueryTrait,
+    Select, TryGetable,
 };
 use serde_json::Value;
 
 use super::entity::{alias, artifact, attachment, catalog_generation, image, job, publish_step, version};
-use super::{Tx, catalog, db_error};
+use super::{Tx, artifacts, catalog, db_error};
 use crate::model::{
     Alias, Artifact, ArtifactEntry, ArtifactId, Attachment, Image, ImageId, JobId, JobKind, JobOutcome, Outputs,
     Version, VersionId, VersionState,
@@ -84,13 +85,12 @@ pub(crate) async fn entries(tx: &Tx, versions: &[VersionId]) -> Result<HashMap<V
         let (artifacts, mut spoilt) =
             rows::<_, Artifact, VersionId>(tx, "artifacts", select, "version_id", TryInto::try_into).await?;
         let ids: Vec<_> = artifacts.iter().map(|artifact| artifact.id).collect();
-        let (mut attachments, bare) = attachments(tx, &ids).await?;
-        for artifact in artifacts {
-            if bare.contains(&artifact.id) {
-                spoilt.insert(artifact.version_id);
-            }
-            let attachments = attachments.remove(&artifact.id).unwrap_or_default();
-            found.entry(artifact.version_id).or_default().push(ArtifactEntry { artifact, attachments });
+        let (attachments, bare) = attachments(tx, &ids).await?;
+        spoilt.extend(
+            artifacts.iter().filter(|artifact| bare.contains(&artifact.id)).map(|artifact| artifact.version_id),
+        );
+        for entry in artifacts::with_attachments(artifacts, attachments) {
+            found.entry(entry.artifact.version_id).or_default().push(entry);
         }
         found.retain(|version, _| !spoilt.contains(version));
     }
@@ -98,21 +98,16 @@ pub(crate) async fn entries(tx: &Tx, versions: &[VersionId]) -> Result<HashMap<V
 }
 
 /// The attachments of artifacts, and the artifacts of which one cannot be read.
-async fn attachments(
-    tx: &Tx,
-    artifacts: &[ArtifactId],
-) -> Result<(HashMap<ArtifactId, Vec<Attachment>>, HashSet<ArtifactId>)> {
-    let (mut found, mut spoilt) = (HashMap::<_, Vec<Attachment>>::new(), HashSet::new());
+async fn attachments(tx: &Tx, artifacts: &[ArtifactId]) -> Result<(Vec<Attachment>, HashSet<ArtifactId>)> {
+    let (mut found, mut spoilt) = (Vec::new(), HashSet::new());
     for artifacts in artifacts.chunks(BATCH) {
         let select = attachment::Entity::find()
             .filter(attachment::Column::ArtifactId.is_in(artifacts.iter().copied()))
             .order_by_asc(attachment::Column::Name);
         let (attachments, of) =
             rows::<_, Attachment, ArtifactId>(tx, "attachments", select, "artifact_id", TryInto::try_into).await?;
+        found.extend(attachments);
         spoilt.extend(of);
-        for attachment in attachments {
-            found.entry(attachment.artifact_id).or_default().push(attachment);
-        }
     }
     Ok((found, spoilt))
 }
@@ -145,8 +140,12 @@ pub(crate) async fn outputs(tx: &Tx, versions: &[VersionId]) -> Result<HashMap<V
     Ok(found)
 }
 
+async fn raw<E: EntityTrait>(tx: &Tx, select: Select<E>) -> Result<Vec<QueryResult>> {
+    tx.query_all_raw(select.build(tx.get_database_backend())).await.map_err(db_error)
+}
+
 async fn readable<E: EntityTrait>(tx: &Tx, table: &'static str, select: Select<E>) -> Result<Vec<E::Model>> {
-    let rows = tx.query_all_raw(select.build(tx.get_database_backend())).await.map_err(db_error)?;
+    let rows = raw(tx, select).await?;
     Ok(rows.iter().filter_map(|row| valid(table, E::Model::from_query_result(row, ""))).collect())
 }
 
@@ -158,7 +157,7 @@ async fn rows<E: EntityTrait, T, O: TryGetable + Eq + Hash>(
     owner: &str,
     convert: impl Fn(E::Model) -> Result<T>,
 ) -> Result<(Vec<T>, HashSet<O>)> {
-    let rows = tx.query_all_raw(select.build(tx.get_database_backend())).await.map_err(db_error)?;
+    let rows = raw(tx, select).await?;
     let (mut found, mut spoilt) = (Vec::new(), HashSet::new());
     for row in &rows {
         let model = valid(table, E::Model::from_query_result(row, ""));

@@ -18,9 +18,17 @@ pub const METADATA: &str = "incus.tar.xz";
 /// The publish step that computes fingerprints.
 pub const STEP: &str = "incus_index";
 
-/// The fingerprints in the output of that step: `{"combined_sha256": {"<artifact id>": "sha256:…"}}`.
+/// The member of its output that holds them.
+const COMBINED: &str = "combined_sha256";
+
+/// The output of that step: `{"combined_sha256": {"<artifact id>": "sha256:…"}}`.
+pub(crate) fn output(fingerprints: &BTreeMap<String, Digest>) -> Value {
+    serde_json::json!({ COMBINED: fingerprints })
+}
+
+/// The fingerprints in that output.
 pub(super) fn fingerprints(output: &Value) -> HashMap<ArtifactId, Digest> {
-    let members = output.get("combined_sha256").and_then(Value::as_object).into_iter().flatten();
+    let members = output.get(COMBINED).and_then(Value::as_object).into_iter().flatten();
     members
         .filter_map(|(id, digest)| {
             let id = id.parse::<uuid::Uuid>().ok()?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::incus::{self, Listing};
-use super::{Alias, ArtifactEntry, ArtifactId, Digest, Image, Version};
+use super::{Alias, ArtifactEntry, ArtifactId, Digest, Image, ImageName, Version};
 
 /// What the steps of a publish job found out, by step.
 pub type Outputs = BTreeMap<String, Value>;
@@ -26,6 +26,12 @@ impl Catalog {
     /// The catalogue of these images, which are sorted by name.
     pub fn new(generation: i64, images: Vec<Arc<PublishedImage>>) -> Self {
         Self { generation, images, listing: OnceLock::new() }
+    }
+
+    /// One of its images.
+    pub fn image(&self, name: &ImageName) -> Option<&Arc<PublishedImage>> {
+        let at = self.images.binary_search_by(|image| image.image.name.cmp(name)).ok()?;
+        self.images.get(at)
     }
 
     /// What of it Incus is told; worked out when first asked for.

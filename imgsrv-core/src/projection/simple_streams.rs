@@ -85,9 +85,9 @@ impl Projection for SimpleStreams {
 
     fn left_out(&self, catalog: &Catalog, manifest: &Manifest) -> BTreeMap<ArtifactId, String> {
         let listing = catalog.listing().of_image(manifest.image.id);
-        let published = catalog.images.iter().find(|image| image.image.id == manifest.image.id);
-        let published =
-            published.and_then(|image| image.versions.iter().find(|version| version.version.id == manifest.version.id));
+        let published = catalog
+            .image(&manifest.image.name)
+            .and_then(|image| image.versions.iter().find(|version| version.version.id == manifest.version.id));
         let own = format!("{}/{}", manifest.image.name, manifest.version.version);
         let superseded = |Superseded { by, carried }: &Superseded| match carried {
             _ if *by == own => "another artifact of this version has the same bytes".to_owned(),

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 
 use super::{PublishStep, StepContext, StepError, StepOutput};
 use crate::db::{Tx, fingerprints};
-use crate::model::incus::{Eligible, STEP};
+use crate::model::incus::{self, Eligible};
 use crate::model::{BlobRef, Digest, HashChain};
 
 /// Computes, for every artifact that Incus can use, the SHA-256 of metadata and root file one after the other; of a
@@ -20,7 +20,7 @@ pub(super) struct IncusIndex;
 #[async_trait]
 impl PublishStep for IncusIndex {
     fn name(&self) -> &'static str {
-        STEP
+        incus::STEP
     }
 
     async fn run(&self, cx: &StepContext<'_>) -> Result<StepOutput, StepError> {
@@ -33,7 +33,7 @@ impl PublishStep for IncusIndex {
             };
             combined.insert(artifact.id.to_string(), digest);
         }
-        Ok(Some(serde_json::json!({ "combined_sha256": combined })))
+        Ok(Some(incus::output(&combined)))
     }
 }
 

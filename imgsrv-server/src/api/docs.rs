@@ -2,11 +2,12 @@ use std::sync::LazyLock;
 
 use poem::http::header;
 use poem::{IntoResponse, Request, Response};
-use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry};
+use poem_openapi::registry::{MetaMediaType, MetaResponses, Registry};
 use poem_openapi::{ApiResponse, OpenApi, OpenApiService};
 
 use super::Tag;
-use crate::caching::{document, documented};
+use crate::caching::document;
+use crate::meta;
 use crate::problem::Problem;
 use crate::spec;
 
@@ -59,7 +60,7 @@ impl IntoResponse for Specification {
 
 impl ApiResponse for Specification {
     fn meta() -> MetaResponses {
-        found("The specification (OpenAPI 3.0)", "application/json", MetaSchema::new("object"))
+        found("The specification (OpenAPI 3.0)", meta::content("application/json", "object"))
     }
 
     fn register(_registry: &mut Registry) {}
@@ -77,25 +78,18 @@ impl IntoResponse for Page {
 
 impl ApiResponse for Page {
     fn meta() -> MetaResponses {
-        found("A page that needs nothing from elsewhere", "text/html", MetaSchema::new("string"))
+        found("A page that needs nothing from elsewhere", meta::content("text/html", "string"))
     }
 
     fn register(_registry: &mut Registry) {}
 }
 
-fn found(description: &'static str, content_type: &'static str, schema: MetaSchema) -> MetaResponses {
-    let schema = MetaSchemaRef::Inline(Box::new(schema));
-    let response = |status, description, content| MetaResponse {
-        description,
-        status: Some(status),
-        status_range: None,
-        content,
-        headers: vec![documented("ETag", "Names this state."), documented("Cache-Control", "`no-cache`")],
-    };
+fn found(description: &'static str, content: MetaMediaType) -> MetaResponses {
+    let headers = || vec![meta::header("ETag", "Names this state."), meta::header("Cache-Control", "`no-cache`")];
     MetaResponses {
         responses: vec![
-            response(200, description, vec![MetaMediaType { content_type, schema }]),
-            response(304, "Nothing has changed since the state that If-None-Match names", vec![]),
+            meta::answer(200, description, vec![content], headers()),
+            meta::answer(304, meta::UNCHANGED, vec![], headers()),
         ],
     }
 }

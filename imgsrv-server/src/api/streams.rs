@@ -1,15 +1,17 @@
+use std::io;
+
 use futures_util::stream;
 use imgsrv_core::Engine;
-use poem::http::{HeaderValue, StatusCode, header};
+use poem::http::header;
 use poem::web::Data;
 use poem::{Body, IntoResponse, Request, Response};
-use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry};
+use poem_openapi::registry::{MetaResponses, Registry};
 use poem_openapi::{ApiResponse, OpenApi};
 
 use super::Tag;
-use crate::caching::{REVALIDATE, documented};
+use crate::caching::{REVALIDATE, revalidated};
 use crate::coding::{Coding, Compressed};
-use crate::conditional::Validators;
+use crate::meta;
 use crate::problem::Problem;
 
 pub(crate) struct StreamsApi;
@@ -58,26 +60,27 @@ impl Projected {
     ) -> Result<Self, Problem> {
         let file = engine.projected(STREAMS, path).await?;
         let file = file.ok_or_else(|| Problem::not_found("this server does not show Simple Streams"))?;
-        let etag = format!("\"{}\"", &file.digest.hex()[..32]);
-        let response = Response::builder()
-            .header(header::CACHE_CONTROL, REVALIDATE)
-            .header(header::VARY, HeaderValue::from(header::ACCEPT_ENCODING));
-        if (Validators { etag: &etag, modified: None }).not_modified(request.headers()) {
-            return Ok(Self(response.header(header::ETAG, etag).status(StatusCode::NOT_MODIFIED).finish()));
-        }
-        let response = response.header(header::CONTENT_TYPE, file.media_type);
-        let coding = Coding::wished(request.headers());
-        if let Some((coding, bytes)) = coding.and_then(|coding| Some((coding, compressed.get(path, coding, &file)?))) {
-            let response = response
-                // The same document in other bytes, which is what a weak tag says (RFC 9110 §8.8.1).
-                .header(header::ETAG, format!("W/{etag}"))
-                .header(header::CONTENT_ENCODING, coding.name())
-                .header(header::CONTENT_LENGTH, bytes.len());
-            return Ok(Self(response.body(Body::from_bytes(bytes))));
-        }
-        let pieces: Vec<_> = file.body.iter().cloned().map(Ok::<_, std::io::Error>).collect();
-        let response = response.header(header::ETAG, etag).header(header::CONTENT_LENGTH, file.size);
-        Ok(Self(response.body(Body::from_bytes_stream(stream::iter(pieces)))))
+        let mut response = revalidated(request, &file.digest, REVALIDATE, |response, etag| {
+            let response = response.header(header::CONTENT_TYPE, file.media_type);
+            let coding = Coding::wished(request.headers());
+            if let Some((coding, bytes)) =
+                coding.and_then(|coding| Some((coding, compressed.get(path, coding, &file)?)))
+            {
+                return response
+                    // The same document in other bytes, which is what a weak tag says (RFC 9110 §8.8.1).
+                    .header(header::ETAG, format!("W/{etag}"))
+                    .header(header::CONTENT_ENCODING, coding.name())
+                    .header(header::CONTENT_LENGTH, bytes.len())
+                    .body(Body::from_bytes(bytes));
+            }
+            let pieces: Vec<_> = file.body.iter().cloned().map(Ok::<_, io::Error>).collect();
+            response
+                .header(header::ETAG, etag)
+                .header(header::CONTENT_LENGTH, file.size)
+                .body(Body::from_bytes_stream(stream::iter(pieces)))
+        });
+        response.headers_mut().insert(header::VARY, header::ACCEPT_ENCODING.into());
+        Ok(Self(response))
     }
 }
 
@@ -91,24 +94,15 @@ impl ApiResponse for Projected {
     fn meta() -> MetaResponses {
         let headers = || {
             vec![
-                documented("ETag", "Names this state, weakly where it is compressed; send it as If-None-Match."),
-                documented("Cache-Control", "`no-cache`"),
-                documented("Vary", "`Accept-Encoding`: gzip and zstd are sent once they are made."),
+                meta::header("ETag", "Names this state, weakly where it is compressed; send it as If-None-Match."),
+                meta::header("Cache-Control", "`no-cache`"),
+                meta::header("Vary", "`Accept-Encoding`: gzip and zstd are sent once they are made."),
             ]
         };
-        let schema = || MetaSchemaRef::Inline(Box::new(MetaSchema::new("object")));
-        let response = |status, description, content| MetaResponse {
-            description,
-            status: Some(status),
-            status_range: None,
-            content,
-            headers: headers(),
-        };
-        let json = MetaMediaType { content_type: "application/json", schema: schema() };
         MetaResponses {
             responses: vec![
-                response(200, "The document", vec![json]),
-                response(304, "Nothing has changed since the state that If-None-Match names", vec![]),
+                meta::answer(200, "The document", vec![meta::content("application/json", "object")], headers()),
+                meta::answer(304, meta::UNCHANGED, vec![], headers()),
             ],
         }
     }

@@ -57,7 +57,9 @@ pub(super) fn list_headers(operation: &mut Value) {
             "schema": {"type": "string", "example": example},
         })
     });
-    parameters.as_array_mut().into_iter().for_each(|parameters| parameters.extend(listed.clone()));
+    if let Some(parameters) = parameters.as_array_mut() {
+        parameters.extend(listed);
+    }
 }
 
 /// The names of the component schemas that a part of the document refers to.

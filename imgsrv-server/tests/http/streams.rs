@@ -2,10 +2,10 @@
 
 use std::io::Read;
 
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Api, Server, artifact, attachment, bytes, send, until};
+use crate::server::{Api, Server, artifact, attachment, bytes, until};
 
 const DOCUMENTS: [&str; 2] = ["/streams/v1/index.json", "/streams/v1/images.json"];
 
@@ -21,11 +21,6 @@ async fn disk(api: &Api, image: &str, version: &str, content: &[u8]) {
     let metadata = attachment("incus.tar.xz", "application/x-xz", b"metadata");
     api.add(&format!("{path}/{artifact}/attachments"), metadata).await;
     assert_eq!(api.publish(image, version).await["state"], "succeeded");
-}
-
-async fn ask(server: &Server, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let client = reqwest::Client::new().request(Method::GET, format!("{}{path}", server.url));
-    send(headers.iter().fold(client, |request, (name, value)| request.header(*name, *value))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,22 +73,22 @@ async fn a_document_is_asked_about_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_is_compressed_when_its_compressed_form_is_made() {
     let server = Server::start();
-    let (writer, path) = (server.writer().await, DOCUMENTS[1]);
+    let (writer, reader, path) = (server.writer().await, server.anonymous(), DOCUMENTS[1]);
     for round in 0..2 {
         for n in 0..4 {
             let version = format!("{round}.{n}");
             disk(&writer, "debian", &version, version.as_bytes()).await;
         }
-        let plain = ask(&server, path, &[]).await;
+        let plain = reader.get(path).await;
         assert_eq!(plain.header("content-encoding"), "");
         let etag = plain.header("etag").to_owned();
         for (accepted, coding) in [("gzip", "gzip"), ("gzip, deflate, br, zstd", "zstd")] {
             let accept = [("accept-encoding", accepted)];
-            let first = ask(&server, path, &accept).await;
+            let first = reader.get_with(path, &accept).await;
             assert!(first.header("content-encoding").is_empty() && first.body == plain.body, "nobody waits");
             let mut coded = first;
             until("a compressed form", async || {
-                coded = ask(&server, path, &accept).await;
+                coded = reader.get_with(path, &accept).await;
                 !coded.header("content-encoding").is_empty()
             })
             .await;
@@ -108,11 +103,11 @@ async fn a_document_is_compressed_when_its_compressed_form_is_made() {
             };
             assert!(text == plain.body, "what it unpacks to is what was rendered");
             for known in [&etag, &format!("W/{etag}")] {
-                let same = ask(&server, path, &[accept[0], ("if-none-match", known)]).await;
+                let same = reader.get_with(path, &[accept[0], ("if-none-match", known)]).await;
                 assert_eq!(same.status, StatusCode::NOT_MODIFIED, "{known}");
             }
         }
-        assert_eq!(ask(&server, path, &[("accept-encoding", "br")]).await.body, plain.body);
+        assert_eq!(reader.get_with(path, &[("accept-encoding", "br")]).await.body, plain.body);
     }
 }
 
