@@ -1,12 +1,18 @@
 //! An object on its way into the store.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use opendal::{Buffer, ErrorKind};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::{Store, TAIL, close_apart, store_error};
 use crate::{Error, Result};
+
+/// What a store may take to say whether it has an object that it did not say it had. One that is away takes longer.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// An object that is being written. What is dropped before it is finished is given up.
 ///
@@ -57,32 +63,46 @@ impl<'a> ObjectWriter<'a> {
     /// Closes the object, confirms its size and makes it durable.
     pub(crate) async fn finish(mut self) -> Result<()> {
         let mut inner = self.settled().await?;
-        if self.store.folders.is_some() {
+        let in_doubt = if self.store.folders.is_some() {
             let _permit = self.store.closing.acquire().await.expect("the semaphore is never closed");
+            // A file of which the disk has not said that it has it is none, whatever its size.
             close_apart(inner.finished()).await?.map_err(store_error)?;
+            None
         } else {
             let closing = tokio::spawn(async move {
                 match inner.get().close().await {
-                    Ok(_) => drop(inner.finished()),
-                    Err(err) => {
-                        inner.abort().await;
-                        return Err(store_error(err));
+                    Ok(_) => {
+                        inner.finished();
+                        None
                     }
+                    Err(err) => Some((inner, store_error(err))),
                 }
-                Ok(())
             });
-            closing.await.map_err(panicked)??;
-        }
-        match self.store.size(&self.key).await? {
-            Some(size) if size == self.size => {}
-            size => {
-                let source = format!("{} bytes were written, the store has {size:?}", self.size).into();
-                return Err(Error::Unavailable { what: "store", source });
+            closing.await.map_err(panicked)?
+        };
+        if let Some((inner, err)) = in_doubt {
+            // The answer may have been lost, and not the object, which is there as a whole or not at all.
+            if !matches!(timeout(LOOK_AGAIN, self.confirm_size()).await, Ok(Ok(()))) {
+                inner.abort().await;
+                return Err(err);
             }
+            inner.finished();
+        } else {
+            self.confirm_size().await?;
         }
         match &self.store.folders {
             Some(folders) => folders.sync_above(&self.key).await,
             None => Ok(()),
+        }
+    }
+
+    async fn confirm_size(&self) -> Result<()> {
+        match self.store.size(&self.key).await? {
+            Some(size) if size == self.size => Ok(()),
+            size => {
+                let source = format!("{} bytes were written, the store has {size:?}", self.size).into();
+                Err(Error::Unavailable { what: "store", source })
+            }
         }
     }
 

@@ -36,6 +36,10 @@ impl Pair {
         Self::PostgresGarage,
     ];
 
+    pub(crate) fn has_files(self) -> bool {
+        matches!(self, Self::SqliteFs | Self::PostgresFs)
+    }
+
     pub(crate) fn is_postgres(self) -> bool {
         matches!(self, Self::PostgresFs | Self::PostgresS3 | Self::PostgresGarage)
     }

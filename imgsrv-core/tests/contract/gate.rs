@@ -1,14 +1,15 @@
-//! A gate before the deletes of a store: shut, they wait; and some keys it never lets through.
+//! A gate before the deletes of a store: shut, they wait; and some keys it never lets through. It can also lose what a
+//! store says when an object is closed.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use imgsrv_core::opendal::raw::oio::{self, Delete};
+use imgsrv_core::opendal::raw::oio::{self, Delete, Write};
 use imgsrv_core::opendal::raw::{
     Layer, OpCopy, OpCreateDir, OpDelete, OpList, OpPresign, OpRead, OpRename, OpStat, OpWrite, RpCreateDir, RpPresign,
     RpRename, RpStat, Service, ServiceInfo, Servicer,
 };
-use imgsrv_core::opendal::{Capability, Error, ErrorKind, OperationContext, Result};
+use imgsrv_core::opendal::{Buffer, Capability, Error, ErrorKind, Metadata, OperationContext, Result};
 use tokio::sync::watch;
 
 #[derive(Clone, Debug)]
@@ -19,12 +20,14 @@ struct State {
     shut: watch::Sender<bool>,
     waiting: AtomicUsize,
     refused: Mutex<Option<String>>,
+    loses_answers: AtomicBool,
 }
 
 impl Gate {
     pub(crate) fn new() -> Self {
         let shut = watch::Sender::new(false);
-        Self(Arc::new(State { shut, waiting: AtomicUsize::new(0), refused: Mutex::default() }))
+        let (waiting, refused, loses_answers) = Default::default();
+        Self(Arc::new(State { shut, waiting, refused, loses_answers }))
     }
 
     /// Lets deletes wait until the gate is opened.
@@ -44,6 +47,11 @@ impl Gate {
     /// Refuses to delete keys that contain this.
     pub(crate) fn refuse(&self, part: Option<&str>) {
         *self.0.refused.lock().expect("no panic") = part.map(str::to_owned);
+    }
+
+    /// Loses what the store says to the close of an object, which it does.
+    pub(crate) fn lose_answers(&self, lose: bool) {
+        self.0.loses_answers.store(lose, Ordering::SeqCst);
     }
 
     async fn pass(&self, key: &str) -> Result<()> {
@@ -85,10 +93,33 @@ impl Delete for Deleter {
     }
 }
 
-/// Everything but `delete` is handed on.
+struct Writer {
+    inner: oio::Writer,
+    gate: Gate,
+}
+
+impl Write for Writer {
+    async fn write(&mut self, bytes: Buffer) -> Result<()> {
+        self.inner.write(bytes).await
+    }
+
+    async fn close(&mut self) -> Result<Metadata> {
+        let closed = self.inner.close().await?;
+        if self.gate.0.loses_answers.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unexpected, "lost by the gate").set_temporary());
+        }
+        Ok(closed)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
+    }
+}
+
+/// Everything but `delete` and `write` is handed on.
 impl Service for Guarded {
     type Reader = oio::Reader;
-    type Writer = oio::Writer;
+    type Writer = Writer;
     type Lister = oio::Lister;
     type Deleter = Deleter;
     type Copier = oio::Copier;
@@ -118,8 +149,8 @@ impl Service for Guarded {
         self.inner.read(cx, path, args)
     }
 
-    fn write(&self, cx: &OperationContext, path: &str, args: OpWrite) -> Result<oio::Writer> {
-        self.inner.write(cx, path, args)
+    fn write(&self, cx: &OperationContext, path: &str, args: OpWrite) -> Result<Writer> {
+        Ok(Writer { inner: self.inner.write(cx, path, args)?, gate: self.gate.clone() })
     }
 
     fn list(&self, cx: &OperationContext, path: &str, args: OpList) -> Result<oio::Lister> {

@@ -19,6 +19,7 @@ crate::behaviours!(
     a_broken_body_changes_nothing,
     a_dropped_request_changes_nothing,
     what_is_given_up_is_taken_back,
+    an_object_whose_store_was_not_heard_is_looked_for,
     too_many_bytes_are_refused,
     a_wrong_digest_fails_and_can_be_sent_again,
     a_wrong_part_digest_is_refused,
@@ -185,6 +186,28 @@ async fn what_is_given_up_is_taken_back(f: &Fixture) {
     f.engine.abort_upload(upload.id).await.expect("abort");
     f.deleted().await;
     assert!(f.objects().await.is_empty());
+}
+
+async fn an_object_whose_store_was_not_heard_is_looked_for(f: &Fixture) {
+    let whole = bytes(12, PART + 1000);
+    let upload = f.begin(&whole).await;
+    f.gate.lose_answers(true);
+    let part = f.part(upload.id, 1, &whole).await;
+    f.gate.lose_answers(false);
+    // Of a file it is not its size that says whether it is on the disk.
+    let part = match f.pair.has_files() {
+        true => {
+            assert!(matches!(part, Err(Error::Unavailable { .. })), "{part:?}");
+            f.part(upload.id, 1, &whole).await.expect("the session is as it was")
+        }
+        false => part.expect("it is there"),
+    };
+    let done = f.engine.complete_upload(upload.id, vec![listed(&part)]).await.expect("complete");
+    assert_eq!(done.state.word(), "ready");
+    assert_eq!(f.read(&done.expected_digest).await.expect("bytes"), whole);
+    f.deleted().await;
+    assert_eq!(f.objects().await.len(), 1);
+    assert_eq!(f.unfinished(), 0);
 }
 
 async fn too_many_bytes_are_refused(f: &Fixture) {
