@@ -3,9 +3,11 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use imgsrv_core::model::Digest;
 use imgsrv_server::auth;
 
@@ -43,6 +45,10 @@ enum Command {
     Openapi,
     /// Make a token that manages the server, valid for 24 hours
     BootstrapToken,
+    /// Print what makes a shell complete these commands
+    Completions { shell: Shell },
+    /// Write the manual into a folder, a page for each command
+    Man { folder: PathBuf },
 }
 
 /// Why the program ends with another code than 0. Each is one line.
@@ -84,7 +90,9 @@ impl From<imgsrv_core::Error> for Failure {
 impl Cli {
     /// What the arguments and the environment say. Ends the process when they ask for help or the version.
     pub(crate) fn from_environment() -> Result<Self, Failure> {
-        let matches = Self::clap().try_get_matches().map_err(|err| match err.kind() {
+        let asks = first_argument().is_some_and(|word| ["help", "--help", "-h"].contains(&word.as_str()));
+        let command = if asks { Self::documented() } else { Self::clap() };
+        let matches = command.try_get_matches().map_err(|err| match err.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => err.exit(),
             _ => Failure::Config(line(&err)),
         })?;
@@ -94,14 +102,34 @@ impl Cli {
         Self::from_arg_matches(&matches).map_err(|err| Failure::Config(line(&err)))
     }
 
+    /// The command of the arguments, where it is one for another server. Ends the process when they ask for help, or
+    /// cannot be obeyed.
+    #[cfg(feature = "client")]
+    pub(crate) fn client_from_environment() -> Option<imgsrv_cli::Command> {
+        first_argument().filter(|word| imgsrv_cli::Command::has_subcommand(word))?;
+        let matches = without_empty_variables(Self::documented()).get_matches();
+        imgsrv_cli::Command::from_arg_matches(&matches).ok()
+    }
+
+    /// The commands as they are told of: each with the flags that are of use to it.
+    fn documented() -> Clap {
+        let once = |command: Clap| command.mut_args(|arg| arg.global(false));
+        let configured = |command: Clap| match command.get_name() {
+            "openapi" | "completions" | "man" => command,
+            _ => once(with_its_about(command, Config::augment_args)),
+        };
+        let server = once(Self::command()).mut_subcommands(configured);
+        #[cfg(feature = "client")]
+        let server = with_its_about(server, imgsrv_cli::Command::augment_subcommands);
+        server
+    }
+
     fn clap() -> Clap {
         let refused = NOT_YET.iter().map(|(flag, variable)| {
             let arg = Arg::new(*flag).long(*flag).env(*variable).hide(true).hide_env_values(true).global(true);
             arg.num_args(0..=1).default_missing_value("true")
         });
-        // An empty variable is how to leave one unset in a compose file.
-        let empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
-        Self::command().args(refused).mut_args(|arg| if empty(&arg) { arg.env(None::<&str>) } else { arg })
+        without_empty_variables(Self::command().args(refused))
     }
 
     pub(crate) async fn run(self) -> Result<(), Failure> {
@@ -114,12 +142,40 @@ impl Cli {
             Command::Check { blob } => check(&config, blob).await,
             Command::Healthcheck => healthcheck::healthcheck(&config).await,
             Command::Openapi => print(&format!("{:#}", imgsrv_server::specification())),
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::documented(), "imgsrv", &mut script);
+                print(String::from_utf8_lossy(&script).trim_end())
+            }
+            Command::Man { folder } => write_manual(&folder),
             Command::BootstrapToken => {
                 let engine = connect::engine_without_store(&config).await?;
                 print_token(&auth::issue_bootstrap_token(&engine).await?)
             }
         }
     }
+}
+
+/// What is added to a command brings a description of its own.
+fn with_its_about(command: Clap, add: impl FnOnce(Clap) -> Clap) -> Clap {
+    let about = command.get_about().cloned().unwrap_or_default();
+    add(command).about(about).long_about(None)
+}
+
+fn first_argument() -> Option<String> {
+    std::env::args_os().nth(1).and_then(|word| word.into_string().ok())
+}
+
+/// An empty variable is how to leave one unset in a compose file.
+fn without_empty_variables(command: Clap) -> Clap {
+    let empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| if empty(&arg) { arg.env(None::<&str>) } else { arg });
+    command.mut_subcommands(without_empty_variables)
+}
+
+fn write_manual(folder: &Path) -> Result<(), Failure> {
+    let write = || std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::documented(), folder));
+    write().map_err(|err| Failure::run(format!("{}: {err}", folder.display())))
 }
 
 /// To print a token is to hand it over: it is stored nowhere.

@@ -12,8 +12,26 @@ use std::process::ExitCode;
 use cli::{Cli, Failure};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "client")]
+    if let Some(command) = Cli::client_from_environment() {
+        return talk(command);
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.code().into()
+        }
+    }
+}
+
+#[cfg(feature = "client")]
+fn talk(command: imgsrv_cli::Command) -> ExitCode {
+    let done = runtime().map(|runtime| runtime.block_on(imgsrv_cli::run(command)));
+    match done {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        // It has been told of.
+        Ok(Err(failure)) => failure.code().into(),
         Err(failure) => {
             eprintln!("{failure}");
             failure.code().into()
@@ -25,9 +43,10 @@ fn run() -> Result<(), Failure> {
     let cli = Cli::from_environment()?;
     // Hashes of tokens and images that are not published yet are nobody else's business, in whatever folder they lie.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|err| Failure::run(format!("the runtime does not start: {err}")))?;
-    runtime.block_on(cli.run())
+    runtime()?.block_on(cli.run())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|err| Failure::run(format!("the runtime does not start: {err}")))
 }
