@@ -35,6 +35,44 @@ fn help() {
     insta::assert_snapshot!(text(&imgsrv(&["--help"], &[]).stdout));
 }
 
+/// The commands that talk to a server say nothing of how one is configured, and the other way round.
+#[test]
+fn help_of_a_command_is_about_it() {
+    let variables = [("IMGSRV_TOKEN", "imgsrv_at_secret"), ("IMGSRV_SERVER", "https://images.example.org")];
+    let push = imgsrv(&["push", "--help"], &variables);
+    assert_eq!(imgsrv(&["help", "push"], &variables).stdout, push.stdout);
+    let push = text(&push.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(push.contains("--image") && push.contains("[env: IMGSRV_SERVER=https://images.example.org]"), "{push}");
+    assert!(!push.contains("--s3-bucket") && !push.contains("secret"), "{push}");
+    let serve = imgsrv(&["help", "serve"], &[]);
+    assert!(text(&serve.stdout).contains("--s3-bucket"));
+    assert!(!text(&serve.stdout).contains("--retry-for"));
+}
+
+#[test]
+fn the_manual_and_the_completions_know_every_command() {
+    let help = imgsrv(&["--help"], &[]);
+    let commands = text(&help.stdout).split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next());
+    let commands: Vec<_> =
+        commands.expect("commands").lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.contains(&"push") && commands.contains(&"serve"), "{commands:?}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let manual = folder.path().join("man1");
+    let written = imgsrv(&["man", manual.to_str().expect("a path")], &[]);
+    assert!(written.status.success(), "{}", text(&written.stderr));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = imgsrv(&["completions", shell], &[]);
+        for command in commands.iter().filter(|command| **command != "help") {
+            assert!(text(&script.stdout).contains(command), "{shell}: {command}");
+            let page = std::fs::read_to_string(manual.join(format!("imgsrv-{command}.1"))).expect(command);
+            assert!(page.contains(".TH"), "{page}");
+        }
+    }
+    let script = folder.path().join("script");
+    std::fs::write(&script, imgsrv(&["completions", "bash"], &[]).stdout).expect("written");
+    assert!(Command::new("bash").arg("-n").arg(&script).status().expect("bash").success());
+}
+
 #[test]
 fn help_shows_no_secret() {
     let secrets = [("IMGSRV_POSTGRES_URL", "postgres://u:hunter2@h/d"), ("IMGSRV_S3_SECRET_ACCESS_KEY", "hunter2")];

@@ -3,6 +3,22 @@
 
 #![allow(clippy::pedantic, clippy::style, clippy::complexity, clippy::perf, reason = "a test is read, not called")]
 
+/// Makes two tests of each story, an `async fn` that takes where it is told: `embedded::…` and `services::…`.
+macro_rules! on_both {
+    ($place:ident: $($story:ident),+ $(,)?) => {
+        on_both!(embedded $place: $($story),+);
+        on_both!(services $place: $($story),+);
+    };
+    ($deployment:ident $place:ident: $($story:ident),+) => {
+        mod $deployment {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $story() {
+                super::$story(super::$place::$deployment().await).await;
+            })+
+        }
+    };
+}
+
 mod aliases;
 mod at_once;
 mod authorization;
@@ -10,6 +26,7 @@ mod bad_input;
 mod bootstrap;
 mod caching;
 mod catalog;
+mod commands;
 mod connections;
 mod consumers;
 mod crash;

@@ -128,7 +128,7 @@ impl From<reqwest::Error> for Failure {
         let kind = if err.is_builder() { Kind::Usage } else { Kind::Unavailable };
         let sources = std::iter::successors(Some(&err as &dyn std::error::Error), |err| err.source());
         let line = sources.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        Self::new(kind, line)
+        Self::new(kind, line.trim_start_matches("error "))
     }
 }
 

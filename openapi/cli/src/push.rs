@@ -414,8 +414,13 @@ impl Release<'_> {
         let publish = async |client: &imgsrv_client::Client| {
             client.publish_version().image(image.as_str()).version(version.as_str()).send().await
         };
-        let job = self.remote.ask(self.report, publish).await?;
+        let mut job = self.remote.ask(self.report, publish).await?;
         self.report.say(&Event::Publishing { image, version, job_id: job.id });
+        if job.state == JobState::Failed {
+            // It failed before this run, which has since made sure that all files are there.
+            let id = job.id;
+            job = self.remote.ask(self.report, async |client| client.retry_job().job_id(id).send().await).await?;
+        }
         follow(self.remote, self.report, job).await
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::files::Image;
-use super::on_both;
 use super::site::Site;
 use crate::server::digest;
 
 on_both!(
+    Site:
     a_folder_is_downloaded_and_checked,
     a_download_goes_on_where_it_stopped,
     a_file_is_fetched_in_pieces_at_once,

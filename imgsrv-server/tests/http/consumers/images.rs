@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::daemon::Incus;
 use super::files::Image;
-use super::on_both;
 use super::site::Site;
 
 on_both!(
+    Site:
     a_remote_lists_what_is_published,
     every_kind_of_image_is_copied_whole,
     a_name_may_stand_for_a_container_and_a_machine,

@@ -7,11 +7,10 @@ use serde_json::Value;
 
 use super::daemon::Incus;
 use super::files::Image;
-use super::on_both;
 use super::site::Site;
 use crate::server::digest;
 
-on_both!(what_an_index_names_can_be_fetched);
+on_both!(Site: what_an_index_names_can_be_fetched);
 
 const ROUNDS: u32 = 4;
 const VERSIONS: u32 = 5;

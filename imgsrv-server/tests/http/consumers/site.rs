@@ -18,6 +18,15 @@ static SERVICES: LazyLock<(Postgres, Garage)> =
     LazyLock::new(|| (Postgres::start().expect("PostgreSQL"), Garage::start().expect("Garage")));
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
+/// What makes nodes on a new database and a new bucket.
+pub(crate) fn on_new_services() -> impl Fn() -> Command + Send + 'static {
+    let (postgres, garage) = &*SERVICES;
+    let name = format!("site{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    postgres.create_database(&name).expect("a database");
+    garage.create_bucket(&name).expect("a bucket");
+    move || on_services(postgres, &name, garage, &name)
+}
+
 /// A server whose certificate is signed by an authority that the programs of a story trust.
 pub(crate) struct Site {
     _server: Server,
@@ -35,11 +44,7 @@ impl Site {
     }
 
     pub(crate) async fn services() -> Self {
-        let (postgres, garage) = &*SERVICES;
-        let name = format!("site{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-        postgres.create_database(&name).expect("a database");
-        garage.create_bucket(&name).expect("a bucket");
-        Self::start(on_services(postgres, &name, garage, &name)).await
+        Self::start(on_new_services()()).await
     }
 
     async fn start(command: Command) -> Self {

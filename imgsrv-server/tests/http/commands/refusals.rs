@@ -1,0 +1,60 @@
+//! What cannot be done is told in one line and by a code, before anything is sent.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{Place, events, names, output};
+
+on_both!(Place: each_refusal_has_its_code);
+
+async fn each_refusal_has_its_code(place: Place) {
+    place.disk("debian-amd64.qcow2", 1, 100_000);
+    fs::write(place.path("notes.txt"), "text").expect("written");
+    fs::write(place.path("fake.qcow2"), "text").expect("written");
+    fs::create_dir(place.path("folder")).expect("a folder");
+    let to = "--image demo --version 1";
+    let good = format!("push debian-amd64.qcow2 {to}");
+    let before = place.relay.up.passed();
+    for (code, line, says) in [
+        (1, format!("push nothing.qcow2 {to}"), "nothing.qcow2"),
+        (2, format!("push {to} --os linux --arch amd64 --format raw folder"), "folder"),
+        (2, format!("push notes.txt {to}"), "--format"),
+        (2, format!("push fake.qcow2 {to}"), "--format"),
+        (2, format!("push notes.txt {to} --format raw"), "--os"),
+        (2, format!("push notes.txt {to} --format raw --os linux"), "--arch"),
+        (2, format!("push debian-amd64.qcow2 debian-amd64.qcow2 {to}"), "two files"),
+        (2, format!("{good} --attach a=notes.txt --attach a=notes.txt"), "twice"),
+        (2, "push debian-amd64.qcow2 --image Demo --version 1".to_owned(), "--image"),
+        (2, format!("{good} --part-size 4"), "--part-size"),
+        (2, format!("{good} --draft --alias latest"), "--draft"),
+        (2, "show demo --server example.org".to_owned(), "URL"),
+        (2, "pull demo:".to_owned(), "version or alias"),
+        (3, format!("{good} --token nothing"), "token"),
+        (3, format!("{good} --token {}", place.server().token.as_deref().expect("a token")), "--new-publisher"),
+        (4, "show nothing".to_owned(), "nothing"),
+        (4, "versions nothing".to_owned(), "nothing"),
+        (4, "pull nothing".to_owned(), "nothing"),
+        (4, "alias set nothing latest 1".to_owned(), "nothing"),
+        (4, "jobs show 0b6ff5c5-3b0d-4f0e-9d0e-2f4f3a9c0e11".to_owned(), "0b6ff5c5"),
+        (6, "images --server http://127.0.0.1:1 --retry-for 0".to_owned(), "127.0.0.1:1"),
+    ] {
+        let said = place.refused(code, &line);
+        assert!(said.contains(says), "{line}: {said}");
+        assert!(!said.contains(&place.token), "{line}: {said}");
+    }
+    assert!(place.relay.up.passed() - before < 50_000, "nothing is sent for nothing");
+    assert_eq!(place.writer().get("/v1/images").await.ok()["images"], Value::Array(Vec::new()));
+
+    let output = output(&mut place.command("show nothing --json"));
+    let told = events(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(names(&told), ["failed"]);
+    assert_eq!((&told[0]["code"], &told[0]["problem"]["type"]), (&4.into(), &"urn:imgsrv:problem:not-found".into()));
+
+    // The alias that is asked for may not be the version's.
+    place.run(&format!("{good} --alias latest"));
+    place.run("alias set demo stable 1");
+    assert_eq!(place.run("alias remove demo stable"), "");
+    place.refused(4, "alias remove demo stable");
+    place.refused(4, "alias set demo latest 2");
+}
