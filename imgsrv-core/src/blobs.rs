@@ -20,6 +20,9 @@ const STATS_AT_ONCE: usize = 32;
 /// What is unavailable when the store answers but lacks bytes of a blob.
 pub(crate) const LOST: &str = "blob";
 
+/// What is unavailable when the store has other bytes than those of the blob.
+pub(crate) const OTHER: &str = "blob with damaged bytes";
+
 /// An object that holds a piece of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobObject {
@@ -47,19 +50,21 @@ impl Engine {
     /// A blob whose bytes can be read, as far as is known without reading them.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Unavailable`] when bytes of it are known to be missing.
+    /// [`Error::NotFound`]; [`Error::Unavailable`] when bytes of it are known to be missing or other ones.
     pub async fn readable_blob(&self, digest: &Digest) -> Result<Blob> {
         let blob = blobs::get(self.db().reader(), digest).await?;
-        if matches!(blob.state, BlobState::Damaged | BlobState::Deleting) {
-            return Err(damaged(digest));
+        match blob.state {
+            BlobState::Live | BlobState::Condemned => Ok(blob),
+            BlobState::Damaged | BlobState::Deleting => Err(damaged(digest)),
+            BlobState::Quarantined => Err(quarantined(digest)),
         }
-        Ok(blob)
     }
 
     /// The bytes of a blob, or those of a range, which must lie within it.
     ///
     /// The first chunk has been read when this answers, so an error can still be told. When a later object turns out to
-    /// be missing, the stream ends with an error and the blob is marked as damaged.
+    /// be missing, the stream ends with an error and the blob is marked as damaged. The whole blob is hashed on its way:
+    /// its last chunk comes when the digest is right, else an error does, and the blob is verified. A range is not.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Unavailable`] when the store does not have the bytes (now); [`Error::Invalid`] for
@@ -85,11 +90,12 @@ impl Engine {
                 return Err(damaged(digest));
             }
             Next::Chunk(buffer, grant) => {
-                let (engine, digest) = (self.clone(), digest.clone());
-                reading.into_stream((buffer, grant), move |piece| {
-                    let (engine, digest) = (engine.clone(), digest.clone());
+                let (engine, lacking) = (self.clone(), digest.clone());
+                let body = reading.into_stream((buffer, grant), move |piece| {
+                    let (engine, digest) = (engine.clone(), lacking.clone());
                     tokio::spawn(async move { engine.note_missing(digest, piece.key).await });
-                })
+                });
+                if range == (0..blob.size) { self.hashed(body, digest, blob.size) } else { body }
             }
         };
         Ok(BlobStream { size: blob.size, range, body })
@@ -137,30 +143,45 @@ impl Engine {
     pub(crate) async fn check_blob(&self, digest: &Digest) -> Result<bool> {
         let Some(blob) = blobs::find(self.db().reader(), digest).await? else { return Ok(false) };
         let segments = blobs::segments(self.db().reader(), digest, 0, from_column("blobs", blob.size)?).await?;
-        let now = self.clock().now();
         if blob.state == BlobState::Damaged {
             let whole = self.missing_object(&segments).await?.is_none();
-            let (engine, digest) = (self.clone(), digest.clone());
-            crate::detached(async move {
-                let tx = async |tx: &Tx| {
-                    if whole && blobs::repair(tx, &digest).await? {
-                        let change = Change::new(Subject::Blob, &digest, "found whole");
-                        engine.record(tx, change.from(BlobState::Damaged).to(BlobState::Live)).await?;
-                    }
-                    blobs::checked(tx, &digest, now).await
-                };
-                engine.db().tx("repair_blob", tx).await
-            })
-            .await?;
+            if whole {
+                self.repair(digest, &[BlobState::Damaged]).await?;
+            } else {
+                self.note_checked(digest).await?;
+            }
             return Ok(whole);
         }
         let whole = self.check_objects(digest, &segments).await?;
-        let (engine, digest) = (self.clone(), digest.clone());
-        crate::detached(async move {
+        self.note_checked(digest).await?;
+        Ok(whole)
+    }
+
+    /// Makes a blob live whose objects were found to be as they should be.
+    pub(crate) async fn repair(&self, digest: &Digest, from: &'static [BlobState]) -> Result<()> {
+        let digest = digest.clone();
+        self.detached(move |engine| async move {
+            let now = engine.clock().now();
+            let tx = async |tx: &Tx| {
+                if let Some(before) = blobs::hold(tx, &digest, from).await? {
+                    blobs::set_state(tx, &digest, BlobState::Live).await?;
+                    let change = Change::new(Subject::Blob, &digest, "found whole");
+                    engine.record(tx, change.from(before).to(BlobState::Live)).await?;
+                }
+                blobs::checked(tx, &digest, now).await
+            };
+            engine.db().tx("repair_blob", tx).await
+        })
+        .await
+    }
+
+    pub(crate) async fn note_checked(&self, digest: &Digest) -> Result<()> {
+        let digest = digest.clone();
+        self.detached(|engine| async move {
+            let now = engine.clock().now();
             engine.db().tx("blob_checked", async |tx| blobs::checked(tx, &digest, now).await).await
         })
-        .await?;
-        Ok(whole)
+        .await
     }
 
     /// One object that is missing or has another size. One is enough to mark the blob, and to find out that it was healed
@@ -187,7 +208,7 @@ impl Engine {
         Ok(None)
     }
 
-    async fn note_missing(&self, digest: Digest, key: String) {
+    pub(crate) async fn note_missing(&self, digest: Digest, key: String) {
         if let Err(err) = self.mark_damaged(&digest, &key).await {
             tracing::error!(error = err.chain(), %digest, "a damaged blob could not be marked");
         }
@@ -201,11 +222,11 @@ impl Engine {
             engine
                 .db()
                 .tx("mark_damaged", async |tx| {
-                    let Some(before) = blobs::hold(tx, &digest).await? else { return Ok(()) };
+                    let Some(before) = blobs::hold(tx, &digest, BlobState::CITABLE).await? else { return Ok(()) };
                     if !blobs::segment_exists(tx, &digest, &key).await? {
                         return Ok(());
                     }
-                    blobs::damage(tx, &digest).await?;
+                    blobs::set_state(tx, &digest, BlobState::Damaged).await?;
                     let change = Change::new(Subject::Blob, &digest, "damaged");
                     engine.record(tx, change.from(before).to(BlobState::Damaged)).await
                 })
@@ -228,8 +249,13 @@ fn damaged(digest: &Digest) -> Error {
     Error::Unavailable { what: LOST, source }
 }
 
+fn quarantined(digest: &Digest) -> Error {
+    let source = format!("what the store has of {digest} are other bytes").into();
+    Error::Unavailable { what: OTHER, source }
+}
+
 /// Which bytes of which objects a range is.
-fn pieces(segments: &[blob_segment::Model], range: &Range<u64>) -> Result<VecDeque<Piece>> {
+pub(crate) fn pieces(segments: &[blob_segment::Model], range: &Range<u64>) -> Result<VecDeque<Piece>> {
     let mut at = range.start;
     let mut pieces = VecDeque::with_capacity(segments.len());
     for segment in segments {

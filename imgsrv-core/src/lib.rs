@@ -106,6 +106,7 @@ mod sweep;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod uploads;
+mod verify;
 
 pub use blobs::BlobObject;
 pub use clock::Clock;
@@ -117,4 +118,5 @@ pub use runner::Ran;
 pub use stream::BlobStream;
 pub use sweep::Swept;
 pub use uploads::PART_SIZE_MIN;
+pub use verify::Verdict;
 pub use {opendal, sea_orm};

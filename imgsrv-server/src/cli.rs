@@ -13,7 +13,7 @@ use imgsrv_server::auth;
 
 use crate::config::{Config, NOT_YET};
 use crate::connect::{self, Schema};
-use crate::{healthcheck, serve, telemetry};
+use crate::{healthcheck, serve, telemetry, verify};
 
 /// Stores, catalogues, publishes and serves VM and disk images.
 #[derive(Debug, Parser)]
@@ -38,6 +38,11 @@ enum Command {
         /// Print the objects that make up this blob instead, in order: key, offset and size
         #[arg(long, value_name = "DIGEST")]
         blob: Option<Digest>,
+    },
+    /// Compare the bytes of all blobs, or of these, with their digests
+    Verify {
+        #[arg(value_name = "DIGEST")]
+        digests: Vec<Digest>,
     },
     /// Ask the server that listens where this configuration says whether it is ready
     Healthcheck,
@@ -140,6 +145,7 @@ impl Cli {
             Command::Worker => serve::work(&config).await,
             Command::Migrate => connect::migrate(&config).await,
             Command::Check { blob } => check(&config, blob).await,
+            Command::Verify { digests } => verify::verify(&config, digests).await,
             Command::Healthcheck => healthcheck::healthcheck(&config).await,
             Command::Openapi => print(&format!("{:#}", imgsrv_server::specification())),
             Command::Completions { shell } => {
@@ -203,7 +209,7 @@ async fn check(config: &Config, blob: Option<Digest>) -> Result<(), Failure> {
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|err| Failure::run(format!("standard output: {err}")))
 }

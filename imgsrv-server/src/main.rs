@@ -6,6 +6,7 @@ mod connect;
 mod healthcheck;
 mod serve;
 mod telemetry;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -53,8 +53,8 @@ fn help_of_a_command_is_about_it() {
 fn the_manual_and_the_completions_know_every_command() {
     let help = imgsrv(&["--help"], &[]);
     let commands = text(&help.stdout).split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next());
-    let commands: Vec<_> =
-        commands.expect("commands").lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let lines = commands.expect("commands").lines().filter_map(|line| line.strip_prefix("  "));
+    let commands: Vec<_> = lines.filter_map(|line| line.split(' ').next().filter(|name| !name.is_empty())).collect();
     assert!(commands.contains(&"push") && commands.contains(&"serve"), "{commands:?}");
     let folder = tempfile::tempdir().expect("a folder");
     let manual = folder.path().join("man1");

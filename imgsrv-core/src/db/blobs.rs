@@ -23,7 +23,7 @@ pub(crate) async fn cite(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result
 /// Takes a blob whose old bytes count as absent back to life; the state that it was in. Its segments must be replaced in
 /// the same transaction.
 pub(crate) async fn heal(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<Option<BlobState>> {
-    revive(tx, digest, &[BlobState::Damaged, BlobState::Deleting], now).await
+    revive(tx, digest, &[BlobState::Damaged, BlobState::Quarantined, BlobState::Deleting], now).await
 }
 
 async fn revive(tx: &Tx, digest: &Digest, from: &[BlobState], now: DateTime<Utc>) -> Result<Option<BlobState>> {
@@ -35,9 +35,9 @@ async fn revive(tx: &Tx, digest: &Digest, from: &[BlobState], now: DateTime<Utc>
     Ok(left)
 }
 
-/// Locks a blob that can be cited, and nothing else; the state that it is in.
-pub(crate) async fn hold(tx: &Tx, digest: &Digest) -> Result<Option<BlobState>> {
-    Ok(hit_row(tx, guarded(digest, BlobState::CITABLE)).await?.map(|row| row.state))
+/// Locks a blob that is in one of these states, and nothing else; the state that it is in.
+pub(crate) async fn hold(tx: &Tx, digest: &Digest, states: &[BlobState]) -> Result<Option<BlobState>> {
+    Ok(hit_row(tx, guarded(digest, states)).await?.map(|row| row.state))
 }
 
 /// Takes the lock and leaves the state alone: what it returns is then the state that is left.
@@ -183,15 +183,10 @@ pub(crate) async fn first_segments(
         .map_err(db_error)
 }
 
-/// `live, condemned → damaged`, for a blob that is held.
-pub(crate) async fn damage(tx: &Tx, digest: &Digest) -> Result<()> {
-    hit(tx, moved(digest, BlobState::Damaged)).await?;
+/// Moves a blob that is held.
+pub(crate) async fn set_state(tx: &Tx, digest: &Digest, to: BlobState) -> Result<()> {
+    hit(tx, moved(digest, to)).await?;
     Ok(())
-}
-
-/// `damaged → live`, for a blob whose objects are all there again.
-pub(crate) async fn repair(tx: &Tx, digest: &Digest) -> Result<bool> {
-    hit(tx, moved(digest, BlobState::Live).filter(blob::Column::State.eq(BlobState::Damaged))).await
 }
 
 pub(crate) async fn segment_exists(db: &impl ConnectionTrait, digest: &Digest, key: &str) -> Result<bool> {
@@ -224,6 +219,15 @@ pub(crate) async fn damaged(db: &impl ConnectionTrait, limit: u64) -> Result<Vec
         .all(db)
         .await
         .map_err(db_error)
+}
+
+/// The digests behind this one, in their order.
+pub(crate) async fn digests(db: &impl ConnectionTrait, behind: Option<&Digest>, limit: u64) -> Result<Vec<Digest>> {
+    let mut digests = blob::Entity::find().select_only().column(blob::Column::Digest);
+    if let Some(behind) = behind {
+        digests = digests.filter(blob::Column::Digest.gt(behind.clone()));
+    }
+    digests.order_by_asc(blob::Column::Digest).limit(limit).into_tuple().all(db).await.map_err(db_error)
 }
 
 impl TryFrom<blob::Model> for Blob {

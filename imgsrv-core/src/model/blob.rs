@@ -14,14 +14,19 @@ words!(
         Condemned = "condemned",
         /// Being collected: counts as absent.
         Deleting = "deleting",
-        /// Its bytes are missing or wrong: counts as absent until they are uploaded again.
+        /// Bytes of it are missing: counts as absent until they are back or uploaded again.
         Damaged = "damaged",
+        /// Its bytes are other ones: counts as absent until they are right again or uploaded again.
+        Quarantined = "quarantined",
     }
 );
 
 impl BlobState {
     /// The states in which citing a blob makes it (or keeps it) live.
     pub const CITABLE: &'static [Self] = &[Self::Live, Self::Condemned];
+
+    /// The states in which it counts as absent, though there are objects of it.
+    pub const BROKEN: &'static [Self] = &[Self::Damaged, Self::Quarantined];
 }
 
 /// Verified bytes with a digest. A blob knows nothing about images.

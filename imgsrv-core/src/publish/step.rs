@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::blobs::{LOST, OTHER};
 use crate::model::{ArtifactEntry, BlobRef, Image, Manifest, Step, StepState, Version};
 use crate::stream::BlobStream;
 use crate::{BoxError, Engine, Error};
@@ -83,7 +84,7 @@ impl StepContext<'_> {
     pub async fn open(&self, blob: &BlobRef) -> Result<BlobStream, StepError> {
         match self.engine.read_blob(&blob.digest, None).await {
             Ok(stream) => Ok(stream),
-            Err(Error::Unavailable { what: crate::blobs::LOST, .. }) => Err(super::lost(&blob.digest)),
+            Err(Error::Unavailable { what: LOST | OTHER, .. }) => Err(super::lost(&blob.digest)),
             Err(err) => Err(err.into()),
         }
     }

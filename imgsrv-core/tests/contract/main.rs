@@ -18,6 +18,7 @@ mod s3;
 mod schema;
 mod sweep;
 mod uploads;
+mod verify;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ const FILES: &[(&str, &[(&str, Behaviour)])] = &[
     ("schema", schema::BEHAVIOURS),
     ("sweep", sweep::BEHAVIOURS),
     ("uploads", uploads::BEHAVIOURS),
+    ("verify", verify::BEHAVIOURS),
 ];
 
 fn main() {

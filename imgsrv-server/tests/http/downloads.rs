@@ -9,7 +9,9 @@ use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::server::{Api, Server, artifact, attachment, bytes, connect, digest, id, read_until, request, send, until};
+use crate::server::{
+    Api, Server, artifact, attachment, bytes, connect, digest, id, program, read_until, request, send, until,
+};
 
 fn download(image: &str, artifact: &str) -> String {
     format!("/v1/images/{image}/versions/1.0/artifacts/{artifact}/download")
@@ -241,6 +243,53 @@ async fn an_object_that_ends_early_is_never_a_complete_looking_answer() {
         .post("/v1/uploads", json!({"expected_digest": digest(&whole), "expected_size_bytes": whole.len()}))
         .await;
     assert_eq!(again.ok()["state"], "ready");
+}
+
+/// A disk changes one bit of an object that keeps its size.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_changed_are_never_a_complete_looking_answer() {
+    let server = Server::start();
+    let writer = server.writer().await;
+    let (small, large, whole) = (bytes(5, 1000), bytes(6, 3 << 20), bytes(7, 1000));
+    writer.release("whole", "1.0", &whole).await;
+    let verify = |server: &Server, digests: &[&str]| {
+        let mut command = std::process::Command::new(program());
+        command.arg("--data-dir").arg(server.folder.data()).arg("verify").args(digests);
+        command.output().expect("the program")
+    };
+    let verified = verify(&server, &[]);
+    assert!(verified.status.success());
+    assert_eq!(String::from_utf8_lossy(&verified.stdout), "1 of 1 blobs are whole\n");
+    for (image, published) in [("small", &small), ("large", &large)] {
+        let artifact = writer.release(image, "1.0", published).await;
+        let path = download(image, &artifact);
+        let folder = std::fs::read_dir(server.folder.objects_of(published)).expect("the folder");
+        let object = folder.map(|entry| entry.expect("an entry").path()).next().expect("an object");
+        let mut rotten = published.clone();
+        *rotten.last_mut().expect("a byte") ^= 1;
+        std::fs::write(&object, &rotten).expect("written");
+        let broken = server.anonymous().request(Method::GET, &path).send().await.expect("headers");
+        assert_eq!(broken.status().as_u16(), 200);
+        broken.bytes().await.expect_err("the connection breaks before the length that was announced");
+        let reader = server.anonymous();
+        until("it is not served any more", async || {
+            reader.request(Method::GET, &path).send().await.expect("an answer").status() == 503
+        })
+        .await;
+        let problem = reader.get(&path).await.problem(503, "unavailable");
+        assert_eq!(problem["detail"], "blob with damaged bytes is unavailable");
+
+        let verified = verify(&server, &[]);
+        assert_eq!(verified.status.code(), Some(1));
+        let line = format!("{} different {}\n", digest(published), digest(&rotten));
+        assert_eq!(String::from_utf8_lossy(&verified.stdout), line);
+        assert!(verify(&server, &[&digest(&whole)]).status.success());
+        assert_eq!(verify(&server, &[&digest(b"unknown")]).status.code(), Some(1));
+
+        assert_eq!(writer.upload(published).await, digest(published));
+        assert_eq!(reader.get(&path).await.body, *published, "healed");
+        assert!(verify(&server, &[]).status.success());
+    }
 }
 
 /// Asks for a download and reads its headers; the rest waits in the connection.

@@ -132,7 +132,7 @@ create table if not exists blobs (
   digest text primary key,
   size bigint not null check (size >= 0),
   media_type text,
-  state text not null check (state in ('live', 'condemned', 'deleting', 'damaged')),
+  state text not null check (state in ('live', 'condemned', 'deleting', 'damaged', 'quarantined')),
   condemned_at timestamptz,
   checked_at timestamptz not null,
   last_used_at timestamptz not null,

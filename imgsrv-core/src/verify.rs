@@ -1,0 +1,170 @@
+//! Whether the bytes that the store has are those that were published.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use tokio::task::JoinHandle;
+
+use crate::blobs::pieces;
+use crate::db::entity::blob_segment;
+use crate::db::{Tx, blobs};
+use crate::engine::Change;
+use crate::model::{BlobState, Digest, HashChain, Subject};
+use crate::stream::{Next, Reading};
+use crate::{Engine, Error, Resource, Result};
+
+/// What became of verifying a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its bytes are those of its digest.
+    Whole,
+    /// The store lacks bytes of it: it is damaged, and unavailable until they are back or uploaded again.
+    Missing,
+    /// Its bytes are those of another digest: it is quarantined, and unavailable until it is uploaded again, or verified
+    /// when its bytes are right again.
+    Different {
+        /// What they are.
+        found: Digest,
+    },
+}
+
+impl Engine {
+    /// The digests of all blobs, a page at a time: those behind this one, at most `limit`, in their order.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn blob_digests(&self, behind: Option<&Digest>, limit: u64) -> Result<Vec<Digest>> {
+        blobs::digests(self.db().reader(), behind, limit).await
+    }
+
+    /// Reads all bytes of a blob and compares their digest. What is wrong is not served any more; what is right again is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a blob that there is not, or that is being deleted; [`Error::Unavailable`] when the store
+    /// does not answer.
+    pub async fn verify_blob(&self, digest: &Digest) -> Result<Verdict> {
+        loop {
+            let blob = blobs::get(self.db().reader(), digest).await?;
+            if blob.state == BlobState::Deleting {
+                return Err(Error::NotFound(Resource::Blob(digest.clone())));
+            }
+            let segments = blobs::segments(self.db().reader(), digest, 0, blob.size).await?;
+            let Some(found) = self.hash_segments(digest, blob.size, &segments).await? else {
+                return Ok(Verdict::Missing);
+            };
+            if found == *digest {
+                if BlobState::BROKEN.contains(&blob.state) {
+                    self.repair(digest, BlobState::BROKEN).await?;
+                } else {
+                    self.note_checked(digest).await?;
+                }
+                return Ok(Verdict::Whole);
+            }
+            if self.quarantine(digest, blob.size, segments, &found).await? {
+                return Ok(Verdict::Different { found });
+            }
+        }
+    }
+
+    /// The digest of what the store has; nothing where bytes are missing.
+    async fn hash_segments(
+        &self,
+        digest: &Digest,
+        size: u64,
+        segments: &[blob_segment::Model],
+    ) -> Result<Option<Digest>> {
+        let pieces = pieces(segments, &(0..size))?;
+        let mut reading = Reading::new(Arc::clone(self.store()), self.memory().inbound.clone(), pieces);
+        let mut chain = HashChain::default();
+        loop {
+            match reading.next().await? {
+                Next::Chunk(buffer, _grant) => chain = self.hashing().feed(chain, Iterator::collect(buffer)).await?,
+                Next::Missing(piece) => {
+                    self.note_missing(digest.clone(), piece.key).await;
+                    return Ok(None);
+                }
+                Next::End => return Ok(Some(chain.digest())),
+            }
+        }
+    }
+
+    /// Quarantines a blob, unless it was healed since and consists of other objects now.
+    async fn quarantine(
+        &self,
+        digest: &Digest,
+        size: u64,
+        read: Vec<blob_segment::Model>,
+        found: &Digest,
+    ) -> Result<bool> {
+        const FROM: &[BlobState] = &[BlobState::Live, BlobState::Condemned, BlobState::Damaged];
+        tracing::error!(%digest, %found, "a blob has other bytes than those that were uploaded");
+        let digest = digest.clone();
+        self.detached(move |engine| async move {
+            let quarantine = async |tx: &Tx| {
+                let before = blobs::hold(tx, &digest, FROM).await?;
+                let now = blobs::segments(tx, &digest, 0, size).await?;
+                if !now.iter().map(|segment| &segment.key).eq(read.iter().map(|segment| &segment.key)) {
+                    return Ok(false);
+                }
+                if let Some(before) = before {
+                    blobs::set_state(tx, &digest, BlobState::Quarantined).await?;
+                    let change = Change::new(Subject::Blob, &digest, "quarantined");
+                    engine.record(tx, change.from(before).to(BlobState::Quarantined)).await?;
+                }
+                Ok(true)
+            };
+            engine.db().tx("quarantine_blob", quarantine).await
+        })
+        .await
+    }
+
+    /// Hashes the bytes of a whole blob on their way, each chunk while the one before it is sent, and holds the last one
+    /// back until the digest is known to be right.
+    pub(crate) fn hashed(
+        &self,
+        body: BoxStream<'static, io::Result<Bytes>>,
+        digest: &Digest,
+        size: u64,
+    ) -> BoxStream<'static, io::Result<Bytes>> {
+        let (engine, digest) = (self.clone(), digest.clone());
+        stream::try_unfold((body, None, 0), move |(mut body, hashing, sent)| {
+            let (engine, digest) = (engine.clone(), digest.clone());
+            async move {
+                let chain = match hashing {
+                    Some(hashing) => hashed(hashing).await?,
+                    None => HashChain::default(),
+                };
+                let Some(chunk) = body.next().await.transpose()? else { return Ok(None) };
+                let sent = sent + chunk.len() as u64;
+                let (pool, bytes) = (engine.hashing().clone(), vec![chunk.clone()]);
+                let hashing = tokio::spawn(async move { pool.feed(chain, bytes).await });
+                if sent < size {
+                    return Ok(Some((chunk, (body, Some(hashing), sent))));
+                }
+                if hashed(hashing).await?.digest() == digest {
+                    return Ok(Some((chunk, (body, None, sent))));
+                }
+                engine.doubt(digest);
+                Err(io::Error::other("these are not the bytes that were published"))
+            }
+        })
+        .boxed()
+    }
+
+    /// One wrong read may have been the fault of the way here: the blob is read again before it is judged.
+    fn doubt(&self, digest: Digest) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            if let Err(err) = engine.verify_blob(&digest).await {
+                tracing::error!(error = err.chain(), %digest, "a blob that was read wrong could not be verified");
+            }
+        });
+    }
+}
+
+async fn hashed(hashing: JoinHandle<Result<HashChain>>) -> io::Result<HashChain> {
+    hashing.await.map_err(io::Error::other)?.map_err(io::Error::other)
+}
