@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use imgsrv_core::testing::Postgres;
 use reqwest::{Body, Method};
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::server::{Api, Folder, Server, bytes, digest, id, program, send};
@@ -44,6 +45,23 @@ async fn two_nodes_start_on_an_empty_database_and_share_the_work() {
     second.release("debian", "2.0", b"the other node goes on").await;
     drop(left);
     two.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_number_of_an_attribute_can_be_read_again() {
+    let postgres = Postgres::start().expect("PostgreSQL");
+    postgres.create_database("imgsrv").expect("a database");
+    let server = Server::start_in(Folder::new(), &["--postgres-url", &postgres.url("imgsrv")]);
+    let manager = server.manager();
+    let attributes = json!({
+        "largest": f64::MAX, "least": f64::MIN, "smallest": f64::MIN_POSITIVE, "many digits": 0.1 + 0.2,
+        "whole": [u64::MAX, i64::MIN],
+    });
+    let principal = json!({"kind": "service", "display_name": "CI", "attributes": attributes});
+    let created = manager.post("/v1/auth/principals", principal).await.created();
+    assert_eq!(created["attributes"], attributes);
+    let found = manager.get(&format!("/v1/auth/principals/{}", id(&created))).await.ok();
+    assert_eq!(found["attributes"], attributes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
