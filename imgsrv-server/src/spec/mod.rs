@@ -6,6 +6,7 @@ mod requests;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use imgsrv_core::model::{Text as _, Variant};
 use poem::http::HeaderValue;
 use serde_json::{Value, json};
 
@@ -77,12 +78,16 @@ fn finish(mut document: Value) -> Value {
             answers::list_problems(path, operation);
             answers::list_common_headers(operation);
             requests::list_headers(operation);
+            requests::allow_no_bytes(operation);
         }
     }
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         requests::deny_unknown_members(schemas, requests);
         if let Some(problem) = schemas.get_mut("Problem") {
             describe_problem(problem);
+        }
+        if let Some(artifact) = schemas.get_mut("AddArtifact") {
+            describe_artifact(&mut artifact["properties"]);
         }
     }
     document["components"]["headers"] = answers::headers();
@@ -96,6 +101,15 @@ fn describe_problem(schema: &mut Value) {
         "type": "urn:imgsrv:problem:not-found", "title": "Not found", "status": 404,
         "detail": "there is no image debian", "instance": "018f3c1e-7a5b-7e01-8c1d-2f5f3a9c0e11",
     });
+}
+
+/// What is told of members that the handler reads as plain texts.
+fn describe_artifact(members: &mut Value) {
+    let variant = Variant::PATTERN.trim_start_matches('^').trim_end_matches('$');
+    members["variant"]["pattern"] = format!("^({variant})?$").into();
+    members["requirements"]["maxProperties"] = 64.into();
+    let value = &mut members["requirements"]["additionalProperties"];
+    value["pattern"] = "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,255}$".into();
 }
 
 /// Media types as they are sent, whole numbers without a fraction, nothing that goes without saying, and a described

@@ -62,6 +62,13 @@ pub(super) fn list_headers(operation: &mut Value) {
     }
 }
 
+/// A body of bytes may be empty, and then there is none.
+pub(super) fn allow_no_bytes(operation: &mut Value) {
+    if operation["requestBody"]["content"].get("application/octet-stream").is_some() {
+        operation["requestBody"]["required"] = false.into();
+    }
+}
+
 /// The names of the component schemas that a part of the document refers to.
 pub(super) fn collect_schemas(value: &Value, names: &mut BTreeSet<String>) {
     match value {
