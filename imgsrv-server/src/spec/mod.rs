@@ -1,6 +1,7 @@
 //! The specification: what the framework generates, made to say all that is so.
 
 mod answers;
+mod links;
 mod requests;
 
 use std::collections::BTreeSet;
@@ -61,7 +62,7 @@ fn methods(document: &Value) -> Vec<(String, HeaderValue)> {
 }
 
 /// Makes the generated document say what the framework does not: which problems an operation answers with, the headers
-/// both ways, that requests deny unknown members, and the media types that are really sent.
+/// both ways, what can follow it, that requests deny unknown members, and the media types that are really sent.
 fn finish(mut document: Value) -> Value {
     if let Some(paths) = document["paths"].as_object_mut()
         && let Some(directory) = paths.remove("/d/{image}/{reference}")
@@ -79,6 +80,7 @@ fn finish(mut document: Value) -> Value {
             answers::list_common_headers(operation);
             requests::list_headers(operation);
             requests::allow_no_bytes(operation);
+            links::list_links(operation);
         }
     }
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
@@ -167,6 +169,35 @@ mod tests {
             .collect();
         for id in answers::REFUSALS.iter().map(|(id, _)| id).chain(answers::SELF_CONTAINED) {
             assert!(ids.contains(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn every_link_leads_to_an_operation_and_gives_what_its_path_needs() {
+        let operations = || {
+            let items = document()["paths"].as_object().into_iter().flat_map(|paths| paths.values());
+            items.flat_map(|item| item.as_object().into_iter().flat_map(|item| item.values()))
+        };
+        let find = |id: &str| operations().find(|operation| operation["operationId"] == id).unwrap_or(&Value::Null);
+        let path_parameters = |operation: &Value| -> BTreeSet<String> {
+            let all = operation["parameters"].as_array().into_iter().flatten();
+            all.filter(|parameter| parameter["in"] == "path")
+                .filter_map(|parameter| parameter["name"].as_str().map(str::to_owned))
+                .collect()
+        };
+        for (from, following, sources) in links::LINKS {
+            let known = path_parameters(find(from));
+            for (_, source) in *sources {
+                let given = source.strip_prefix("$request.path.").is_none_or(|name| known.contains(name));
+                assert!(given, "{from}: {source}");
+            }
+            let given: BTreeSet<String> = sources.iter().map(|(name, _)| (*name).to_owned()).collect();
+            for next in *following {
+                let mut needed = path_parameters(find(next));
+                // What the client itself chooses.
+                needed.retain(|name| !["alias", "number", "role"].contains(&name.as_str()) || given.contains(name));
+                assert_eq!(needed, given, "{from} to {next}");
+            }
         }
     }
 
