@@ -11,7 +11,7 @@ use crate::db::entity::blob_segment;
 use crate::db::{Tx, blobs, from_column};
 use crate::engine::Change;
 use crate::model::{Blob, BlobState, Digest, Scope, Subject};
-use crate::stream::{BlobStream, Next, Piece, Reading};
+use crate::stream::{BlobStream, Flaw, Next, Piece, Reading};
 use crate::{Engine, Error, Resource, Result};
 
 /// How many objects are asked for at once.
@@ -63,8 +63,9 @@ impl Engine {
     /// The bytes of a blob, or those of a range, which must lie within it.
     ///
     /// The first chunk has been read when this answers, so an error can still be told. When a later object turns out to
-    /// be missing, the stream ends with an error and the blob is marked as damaged. The whole blob is hashed on its way:
-    /// its last chunk comes when the digest is right, else an error does, and the blob is verified. A range is not.
+    /// be missing, the stream ends with an error and the blob is marked as damaged. Objects that are read as a whole are
+    /// checked on their way by the CRC-64/NVME of the parts that they were: the last chunk of one comes when that is
+    /// right, else an error does, and the blob is verified. What a range has of an object is not checked.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Unavailable`] when the store does not have the bytes (now); [`Error::Invalid`] for
@@ -85,17 +86,27 @@ impl Engine {
         let body = match reading.next().await? {
             Next::End if range.is_empty() => stream::empty().boxed(),
             Next::End => return Err(Error::bug("a blob without segments")),
-            Next::Missing(piece) => {
+            Next::Broken(Flaw::Missing, piece) => {
                 self.note_missing(digest.clone(), piece.key).await;
                 return Err(damaged(digest));
             }
+            Next::Broken(Flaw::Changed, _) => {
+                // Which may take as long as a download.
+                let (engine, doubtful) = (self.clone(), digest.clone());
+                tokio::spawn(async move { engine.doubt(&doubtful).await });
+                return Err(quarantined(digest));
+            }
             Next::Chunk(buffer, grant) => {
-                let (engine, lacking) = (self.clone(), digest.clone());
-                let body = reading.into_stream((buffer, grant), move |piece| {
-                    let (engine, digest) = (engine.clone(), lacking.clone());
-                    tokio::spawn(async move { engine.note_missing(digest, piece.key).await });
-                });
-                if range == (0..blob.size) { self.hashed(body, digest, blob.size) } else { body }
+                let (engine, digest) = (self.clone(), digest.clone());
+                reading.into_stream((buffer, grant), move |flaw, piece| {
+                    let (engine, digest) = (engine.clone(), digest.clone());
+                    tokio::spawn(async move {
+                        match flaw {
+                            Flaw::Missing => engine.note_missing(digest, piece.key).await,
+                            Flaw::Changed => engine.doubt(&digest).await,
+                        }
+                    });
+                })
             }
         };
         Ok(BlobStream { size: blob.size, range, body })
@@ -265,7 +276,8 @@ pub(crate) fn pieces(segments: &[blob_segment::Model], range: &Range<u64>) -> Re
             return Err(Error::bug("a blob has a hole"));
         }
         let end = range.end.min(start + size);
-        pieces.push_back(Piece { key: segment.key.clone(), start: at - start, end: end - start });
+        let etag = (at == start && end == start + size).then(|| segment.etag.clone());
+        pieces.push_back(Piece { key: segment.key.clone(), start: at - start, end: end - start, etag });
         at = end;
     }
     if at == range.end { Ok(pieces) } else { Err(Error::bug("a blob ends before its end")) }

@@ -72,13 +72,15 @@ impl Engine {
         let mut chain = chain.unwrap_or_default();
         let rest = parts[verified..].iter().filter(|part| part.size > 0);
         let pieces = rest
-            .map(|part| Ok(Piece { key: part.key.clone(), start: 0, end: from_column("parts", part.size)? }))
+            .map(|part| {
+                Ok(Piece { key: part.key.clone(), start: 0, end: from_column("parts", part.size)?, etag: None })
+            })
             .collect::<Result<_>>()?;
         let mut reading = Reading::new(Arc::clone(self.store()), self.memory().inbound.clone(), pieces);
         loop {
             match reading.next().await? {
                 Next::Chunk(buffer, _grant) => chain = self.hashing().feed(chain, buffer.collect()).await?,
-                Next::Missing(piece) => {
+                Next::Broken(_, piece) => {
                     tracing::error!(key = piece.key, "an object of an upload is missing or short");
                     return Err(Failure::Reject(
                         "bytes of the upload were lost in the store: send them again".to_owned(),

@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::Result;
+use crate::hashing::{Hashes, PartHashes};
 use crate::memory::{Budget, Grant, LEAST};
+use crate::model::Etag;
 use crate::store::Store;
 
 /// A piece of an object: bytes `start..end` of it.
@@ -23,6 +25,17 @@ pub(crate) struct Piece {
     pub key: String,
     pub start: u64,
     pub end: u64,
+    /// What its bytes are checked by; that of an object is of use for the whole of it only.
+    pub etag: Option<Etag>,
+}
+
+/// What is wrong with a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// The store does not have (all of) it.
+    Missing,
+    /// The store has other bytes.
+    Changed,
 }
 
 /// Bytes of a blob.
@@ -63,11 +76,15 @@ pub(crate) struct Reading {
     pace: Pace,
     chunk: usize,
     ahead: Option<Ahead>,
+    /// Of the piece that is being read, as far as it has been given.
+    hashes: PartHashes,
     given_at: Option<Instant>,
 }
 
 struct Ahead {
     piece: Piece,
+    /// Whether the piece ends with it.
+    ends: bool,
     read: JoinHandle<Result<Option<Buffer>>>,
     grant: Grant,
 }
@@ -75,8 +92,7 @@ struct Ahead {
 /// What reading the next chunk came to.
 pub(crate) enum Next {
     Chunk(Buffer, Grant),
-    /// The store does not have (all of) this piece.
-    Missing(Piece),
+    Broken(Flaw, Piece),
     End,
 }
 
@@ -84,7 +100,7 @@ impl Reading {
     /// Begins to read `pieces`.
     pub(crate) fn new(store: Arc<Store>, budget: Budget, pieces: VecDeque<Piece>) -> Self {
         let pace = if store.is_remote() { REMOTE } else { LOCAL };
-        Self { store, budget, pieces, pace, chunk: LEAST, ahead: None, given_at: None }
+        Self { store, budget, pieces, pace, chunk: LEAST, ahead: None, hashes: no_hashes(), given_at: None }
     }
 
     /// Waits for the next chunk and begins to read the one after it.
@@ -101,43 +117,56 @@ impl Reading {
                 self.begin(grant)
             }
         };
-        let Some(Ahead { piece, read, grant }) = ahead else { return Ok(Next::End) };
+        let Some(Ahead { piece, ends, read, grant }) = ahead else { return Ok(Next::End) };
         let buffer = read.await.map_err(|err| crate::Error::internal("reading an object", err))??;
-        let Some(buffer) = buffer else { return Ok(Next::Missing(piece)) };
+        let Some(buffer) = buffer else { return Ok(Next::Broken(Flaw::Missing, piece)) };
+        if !self.is_as_it_was(&piece, &buffer, ends) {
+            return Ok(Next::Broken(Flaw::Changed, piece));
+        }
         // For a reader that is slow anyway nothing is read ahead: memory is for those that are not.
         self.ahead = if keeps_up { self.budget.more(self.chunk).and_then(|grant| self.begin(grant)) } else { None };
         self.given_at = Some(Instant::now());
         Ok(Next::Chunk(buffer, grant))
     }
 
+    /// Whether the piece may still be what it was. Its last chunk tells, so that one is not given before it is known.
+    fn is_as_it_was(&mut self, piece: &Piece, chunk: &Buffer, ends: bool) -> bool {
+        let Some(etag) = &piece.etag else { return true };
+        for bytes in chunk.clone() {
+            self.hashes.update(&bytes);
+        }
+        !ends || std::mem::replace(&mut self.hashes, no_hashes()).etag() == *etag
+    }
+
     fn begin(&mut self, grant: Grant) -> Option<Ahead> {
         let front = self.pieces.front_mut()?;
         let end = front.end.min(front.start + grant.bytes() as u64);
-        let piece = Piece { key: front.key.clone(), start: front.start, end };
+        let piece = Piece { start: front.start, end, ..front.clone() };
         front.start = end;
-        if front.start == front.end {
+        let ends = front.start == front.end;
+        if ends {
             self.pieces.pop_front();
         }
         let read = {
             let (store, piece) = (Arc::clone(&self.store), piece.clone());
             tokio::spawn(async move { store.read(&piece.key, piece.start, piece.end).await })
         };
-        Some(Ahead { piece, read, grant })
+        Some(Ahead { piece, ends, read, grant })
     }
 
     /// The rest as a stream, after a first chunk that was read to see whether there is anything to give.
     ///
-    /// `missing` is told of a piece that the store does not have; the stream then ends with an error.
+    /// `broken` is told of a piece that is not what it was; the stream then ends with an error.
     pub(crate) fn into_stream(
         self,
         first: (Buffer, Grant),
-        missing: impl Fn(Piece) + Send + 'static,
+        broken: impl Fn(Flaw, Piece) + Send + 'static,
     ) -> BoxStream<'static, io::Result<Bytes>> {
-        let state = (self, Some(first), VecDeque::<Bytes>::new(), None::<Grant>, missing);
-        stream::try_unfold(state, |(mut reading, mut first, mut ready, mut held, missing)| async move {
+        let state = (self, Some(first), VecDeque::<Bytes>::new(), None::<Grant>, broken);
+        stream::try_unfold(state, |(mut reading, mut first, mut ready, mut held, broken)| async move {
             loop {
                 if let Some(bytes) = ready.pop_front() {
-                    return Ok(Some((bytes, (reading, first, ready, held, missing))));
+                    return Ok(Some((bytes, (reading, first, ready, held, broken))));
                 }
                 // What the reader has taken needs no memory any more; who waits for some must hold none.
                 drop(held.take());
@@ -154,13 +183,17 @@ impl Reading {
                         ready.extend(buffer);
                     }
                     Next::End => return Ok(None),
-                    Next::Missing(piece) => {
-                        missing(piece);
-                        return Err(io::Error::other("an object of the blob is missing"));
+                    Next::Broken(flaw, piece) => {
+                        broken(flaw, piece);
+                        return Err(io::Error::other("an object of the blob is not what it was"));
                     }
                 }
             }
         })
         .boxed()
     }
+}
+
+fn no_hashes() -> PartHashes {
+    PartHashes::new(None, false)
 }

@@ -1,12 +1,6 @@
 //! Whether the bytes that the store has are those that were published.
 
-use std::io;
 use std::sync::Arc;
-
-use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, stream};
-use tokio::task::JoinHandle;
 
 use crate::blobs::pieces;
 use crate::db::entity::blob_segment;
@@ -76,13 +70,17 @@ impl Engine {
         size: u64,
         segments: &[blob_segment::Model],
     ) -> Result<Option<Digest>> {
-        let pieces = pieces(segments, &(0..size))?;
+        let mut pieces = pieces(segments, &(0..size))?;
+        // What it is that it has instead is to be told.
+        for piece in &mut pieces {
+            piece.etag = None;
+        }
         let mut reading = Reading::new(Arc::clone(self.store()), self.memory().inbound.clone(), pieces);
         let mut chain = HashChain::default();
         loop {
             match reading.next().await? {
                 Next::Chunk(buffer, _grant) => chain = self.hashing().feed(chain, Iterator::collect(buffer)).await?,
-                Next::Missing(piece) => {
+                Next::Broken(_, piece) => {
                     self.note_missing(digest.clone(), piece.key).await;
                     return Ok(None);
                 }
@@ -121,50 +119,10 @@ impl Engine {
         .await
     }
 
-    /// Hashes the bytes of a whole blob on their way, each chunk while the one before it is sent, and holds the last one
-    /// back until the digest is known to be right.
-    pub(crate) fn hashed(
-        &self,
-        body: BoxStream<'static, io::Result<Bytes>>,
-        digest: &Digest,
-        size: u64,
-    ) -> BoxStream<'static, io::Result<Bytes>> {
-        let (engine, digest) = (self.clone(), digest.clone());
-        stream::try_unfold((body, None, 0), move |(mut body, hashing, sent)| {
-            let (engine, digest) = (engine.clone(), digest.clone());
-            async move {
-                let chain = match hashing {
-                    Some(hashing) => hashed(hashing).await?,
-                    None => HashChain::default(),
-                };
-                let Some(chunk) = body.next().await.transpose()? else { return Ok(None) };
-                let sent = sent + chunk.len() as u64;
-                let (pool, bytes) = (engine.hashing().clone(), vec![chunk.clone()]);
-                let hashing = tokio::spawn(async move { pool.feed(chain, bytes).await });
-                if sent < size {
-                    return Ok(Some((chunk, (body, Some(hashing), sent))));
-                }
-                if hashed(hashing).await?.digest() == digest {
-                    return Ok(Some((chunk, (body, None, sent))));
-                }
-                engine.doubt(digest);
-                Err(io::Error::other("these are not the bytes that were published"))
-            }
-        })
-        .boxed()
-    }
-
     /// One wrong read may have been the fault of the way here: the blob is read again before it is judged.
-    fn doubt(&self, digest: Digest) {
-        let engine = self.clone();
-        tokio::spawn(async move {
-            if let Err(err) = engine.verify_blob(&digest).await {
-                tracing::error!(error = err.chain(), %digest, "a blob that was read wrong could not be verified");
-            }
-        });
+    pub(crate) async fn doubt(&self, digest: &Digest) {
+        if let Err(err) = self.verify_blob(digest).await {
+            tracing::error!(error = err.chain(), %digest, "a blob that was read wrong could not be verified");
+        }
     }
-}
-
-async fn hashed(hashing: JoinHandle<Result<HashChain>>) -> io::Result<HashChain> {
-    hashing.await.map_err(io::Error::other)?.map_err(io::Error::other)
 }

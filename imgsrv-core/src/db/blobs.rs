@@ -86,8 +86,8 @@ pub(crate) async fn insert(
 pub(crate) async fn insert_segments(tx: &Tx, digest: &Digest, upload: UploadId) -> Result<()> {
     let insert = Statement::from_sql_and_values(
         tx.get_database_backend(),
-        "insert into blob_segments (digest, seq, start, size, key) \
-         select $1, row_number() over (order by number) - 1, sum(size) over (order by number) - size, size, key \
+        "insert into blob_segments (digest, seq, start, size, key, etag) \
+         select $1, row_number() over (order by number) - 1, sum(size) over (order by number) - size, size, key, etag \
          from parts where upload_id = $2 and size > 0",
         [digest.clone().into(), upload.into()],
     );

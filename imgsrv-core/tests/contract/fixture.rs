@@ -218,7 +218,9 @@ impl Fixture {
         for (seq, size) in sizes.iter().enumerate() {
             let number = seq + 101;
             let key = object.key.replace(".00001.", &format!(".{number:05}."));
-            self.store.write(&key, whole[start..start + size].to_vec()).await.expect("an object");
+            let object_bytes = &whole[start..start + size];
+            self.store.write(&key, object_bytes.to_vec()).await.expect("an object");
+            let etag = format!("{:016x}-{size}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, object_bytes));
             let columns = "upload_id, attempt, state, deletable_at, created_at";
             let attempt = format!(
                 "insert into part_attempts (key, number, {columns}) select '{key}', {number}, {columns} \
@@ -226,7 +228,8 @@ impl Fixture {
                 object.key
             );
             let segment = format!(
-                "insert into blob_segments (digest, seq, start, size, key) values ('{digest}', {seq}, {start}, {size}, '{key}')"
+                "insert into blob_segments (digest, seq, start, size, key, etag) \
+                 values ('{digest}', {seq}, {start}, {size}, '{key}', '{etag}')"
             );
             assert_eq!(self.sql(&attempt).await.expect("an attempt"), 1);
             self.sql(&segment).await.expect("a segment");

@@ -147,6 +147,7 @@ create table if not exists blob_segments (
   start bigint not null check (start >= 0),
   size bigint not null check (size > 0),
   key text not null unique references part_attempts (key),
+  etag text not null,
   primary key (digest, seq)
 );
 

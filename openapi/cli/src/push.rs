@@ -159,7 +159,7 @@ async fn plan<'a>(args: &'a PushArgs, remote: &'a Remote, report: &'a Report) ->
             operating_system,
             architecture,
             format,
-            variant: Some(args.variant.to_string()),
+            variant: Some(args.variant.parse().map_err(|err| Failure::usage(format!("--variant: {err}")))?),
             primary_blob_digest: file.digest.clone(),
             primary_blob_size_bytes: bytes(&file)?,
             primary_media_type: known(guess::media_type(format)),
@@ -467,7 +467,7 @@ fn is_for(entry: &ManifestEntry, Planned { add, .. }: &Planned) -> bool {
     artifact.operating_system == add.operating_system
         && artifact.architecture == add.architecture
         && artifact.format == add.format
-        && Some(artifact.variant.as_str()) == add.variant.as_deref()
+        && Some(artifact.variant.as_str()) == add.variant.as_ref().map(|variant| variant.as_str())
 }
 
 fn is_same(entry: &ManifestEntry, planned: &Planned) -> bool {

@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::model::Digest;
+use crate::model::{Digest, Etag};
 
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "blob_segments")]
@@ -14,6 +14,8 @@ pub struct Model {
     pub start: i64,
     pub size: i64,
     pub key: String,
+    /// What the part had that the object was sent as: a checksum of its bytes.
+    pub etag: Etag,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
