@@ -5,7 +5,7 @@ use imgsrv_client::types::{Alias, AliasName, ImageName, PutAlias, VersionName};
 use serde_json::json;
 
 use crate::catalog::{aliases, day};
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::remote::Common;
 use crate::report::{Event, Report};
 use crate::table::{self, print_json};
@@ -52,10 +52,18 @@ pub(crate) async fn alias(args: AliasArgs, report: &Report, json: bool) -> Resul
             Ok(())
         }
         AliasCommand::Remove { image, alias } => {
+            let get = async |client: &imgsrv_client::Client| {
+                client.get_alias().image(image.as_str()).alias(alias.as_str()).send().await
+            };
+            remote.ask(report, get).await?;
             let delete = async |client: &imgsrv_client::Client| {
                 client.delete_alias().image(image.as_str()).alias(alias.as_str()).send().await
             };
-            remote.ask(report, delete).await?;
+            match remote.ask(report, delete).await {
+                // It was there: somebody else removed it, or this did, and the answer was lost.
+                Err(failure) if failure.kind() == Kind::NotFound => {}
+                deleted => drop(deleted?),
+            }
             report.say(&Event::AliasRemoved { image: &image, alias: &alias });
             Ok(())
         }

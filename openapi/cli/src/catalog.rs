@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::failure::{Failure, Kind};
 use crate::remote::{Common, Remote};
 use crate::report::Report;
-use crate::table::{self, print_json};
+use crate::table::{self, print_json, print_line};
 use crate::target::Target;
 
 /// A question for the page at the cursor.
@@ -106,7 +106,8 @@ pub(crate) async fn show(args: ShowArgs, report: &Report, json: bool) -> Result<
         Ok(version) => manifest(&remote, report, image, version.version.as_str()).await?,
         // A draft has no reference, but a name.
         Err(failure) if failure.kind() == Kind::NotFound => {
-            manifest(&remote, report, image, reference.as_str()).await.map_err(|_| failure)?
+            let draft = manifest(&remote, report, image, reference.as_str()).await;
+            draft.map_err(|other| if other.kind() == Kind::NotFound { failure } else { other })?
         }
         Err(failure) => return Err(failure),
     };
@@ -117,7 +118,7 @@ pub(crate) async fn show(args: ShowArgs, report: &Report, json: bool) -> Result<
     let aliases = names(&aliases(&remote, report, image).await?, version);
     let since = version.published_at.unwrap_or(version.updated_at);
     let aliases = if aliases.is_empty() { aliases } else { format!(", {aliases}") };
-    println!("{}:{} {} {}{aliases}", **image, *version.version, version.state, day(since));
+    print_line(&format!("{}:{} {} {}{aliases}", **image, *version.version, version.state, day(since)))?;
     let mut rows = Vec::new();
     for ManifestEntry { artifact, attachments, .. } in manifest.artifacts {
         let kind = [&*artifact.operating_system, &*artifact.architecture, &*artifact.variant]

@@ -36,13 +36,18 @@ impl Credentials {
         self.tokens.get(name(server)).map(String::as_str)
     }
 
+    /// Whether a token can be kept.
+    pub(crate) fn check() -> Result<(), Failure> {
+        Self::load()?;
+        folder().map(drop)
+    }
+
     /// Keeps a token, and makes its server the one that is meant when none is named.
     pub(crate) fn keep(server: &str, token: &str) -> Result<PathBuf, Failure> {
         let mut kept = Self::load()?;
         kept.server = Some(name(server).to_owned());
         kept.tokens.insert(name(server).to_owned(), token.to_owned());
-        let path =
-            path().ok_or_else(|| Failure::usage("neither XDG_CONFIG_HOME nor HOME says where to keep the token"))?;
+        let path = folder()?;
         kept.store(&path).map_err(|err| Failure::file(&path, &err))?;
         Ok(path)
     }
@@ -58,6 +63,10 @@ impl Credentials {
         file.sync_all()?;
         fs::rename(&new, path)
     }
+}
+
+fn folder() -> Result<PathBuf, Failure> {
+    path().ok_or_else(|| Failure::usage("neither XDG_CONFIG_HOME nor HOME says where to keep the token"))
 }
 
 fn name(server: &str) -> &str {

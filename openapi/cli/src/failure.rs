@@ -55,6 +55,11 @@ impl Failure {
         Self::other(format!("{}: {err}", path.display()))
     }
 
+    /// The line.
+    pub(crate) fn reason(&self) -> &str {
+        &self.line
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -125,9 +130,14 @@ impl From<Error<Problem>> for Failure {
 
 impl From<reqwest::Error> for Failure {
     fn from(err: reqwest::Error) -> Self {
-        let kind = if err.is_builder() { Kind::Usage } else { Kind::Unavailable };
         let sources = std::iter::successors(Some(&err as &dyn std::error::Error), |err| err.source());
         let line = sources.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let kind = match &line {
+            _ if err.is_builder() => Kind::Usage,
+            // To ask again makes nobody trust it.
+            line if line.contains("invalid peer certificate") => Kind::Other,
+            _ => Kind::Unavailable,
+        };
         Self::new(kind, line.trim_start_matches("error "))
     }
 }

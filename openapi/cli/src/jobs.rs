@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::failure::Failure;
-use crate::push::{follow, get_job};
+use crate::push::{follow, get_job, retry};
 use crate::remote::Common;
 use crate::report::Report;
 use crate::table::{self, print_json, print_line};
@@ -42,8 +42,7 @@ pub(crate) async fn jobs(args: JobsArgs, report: &Report, json: bool) -> Result<
             job
         }
         JobsCommand::Retry { job } => {
-            let retried = remote.ask(report, async |client| client.retry_job().job_id(job).send().await).await?;
-            follow(&remote, report, retried).await?;
+            follow(&remote, report, retry(&remote, report, job).await?).await?;
             job
         }
         JobsCommand::Abandon { job } => {

@@ -1,11 +1,14 @@
 //! How a file is cut into parts.
 
+use std::num::NonZeroU64;
+
 use imgsrv_client::types::Part;
 
 /// Small enough to be sent again without regret, large enough that 100 GB are not ten thousand parts.
 pub(crate) const USUAL_PART: u64 = 32 << 20;
 
-/// The number of parts that a server takes.
+/// What a server takes: parts of this size, but for the last one, and so many.
+const LEAST_PART: u64 = 5 << 20;
 const MOST_PARTS: u64 = 10_000;
 
 /// Parts of one size, but for the last one. It follows from the size of the file alone, so that another machine, which
@@ -31,11 +34,15 @@ impl Layout {
         Self { size, part: part.max(least) }
     }
 
-    /// The layout that parts which are there already were cut by: the one that is wanted, or that of the first of them.
+    /// The layout that parts which are there already were cut by: the one that is wanted, or that of part 1. (Where any
+    /// other one begins is not known.)
     pub(crate) fn of(size: u64, wanted: u64, stored: &[Part]) -> Option<Self> {
-        let first = stored.iter().min_by_key(|part| part.number).map(|part| part.size_bytes);
-        let as_first = first.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
-        let layouts = [Some(Self::new(size, wanted)), as_first.map(|part| Self { size, part })];
+        let first = stored.iter().find(|part| part.number == NonZeroU64::MIN);
+        let first = first.and_then(|part| u64::try_from(part.size_bytes).ok());
+        let as_first = first
+            .map(|part| Self { size, part })
+            .filter(|layout| layout.part == size || layout.part >= LEAST_PART && layout.count() <= MOST_PARTS);
+        let layouts = [Some(Self::new(size, wanted)), as_first];
         layouts.into_iter().flatten().find(|layout| stored.iter().all(|part| layout.has(part)))
     }
 
@@ -46,7 +53,7 @@ impl Layout {
 
     /// An empty file has one part, with nothing in it.
     fn count(self) -> u64 {
-        self.size.div_ceil(self.part).clamp(1, u64::MAX)
+        self.size.div_ceil(self.part.max(1)).max(1)
     }
 
     fn piece(self, number: u64) -> Piece {
@@ -61,8 +68,6 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
-
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -103,7 +108,12 @@ mod tests {
         assert_eq!(of(&[(1, 8 * MIB), (13, 4 * MIB)]), Some(8 * MIB));
         assert_eq!(of(&[(1, 8 * MIB), (2, 9 * MIB)]), None);
         assert_eq!(of(&[(13, 8 * MIB)]), None, "there are but four mebibytes left for it");
+        assert_eq!(of(&[(2, 36 * MIB)]), None, "nobody knows where it begins");
+        assert_eq!(of(&[(4, 1000)]), None);
+        assert_eq!(of(&[(1, 1000)]), None, "no part but the last is as small");
         assert_eq!(of(&[(1, 0)]), None);
+        assert_eq!(of(&[(1, size)]), Some(size));
+        assert_eq!(Layout::of(100 << 30, USUAL_PART, &stored(&[(1, 5 * MIB)])), None, "too many parts");
         assert_eq!(Layout::of(0, USUAL_PART, &stored(&[(1, 0)])), Some(Layout::new(0, USUAL_PART)));
     }
 }

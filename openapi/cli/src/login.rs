@@ -35,6 +35,8 @@ pub(crate) async fn login(args: LoginArgs, report: &Report) -> Result<(), Failur
         Some(token) => token,
         None => ask()?,
     };
+    // Before a token is made that could not be kept.
+    Credentials::check()?;
     let token = match &args.new_publisher {
         Some(name) => issue(&args.common.connect_to(&args.url, Some(&given))?, report, name).await?,
         None => given,
@@ -65,7 +67,7 @@ async fn issue(manager: &Remote, report: &Report, name: &str) -> Result<String, 
     let create = CreatePrincipal::builder().kind("service").display_name(name);
     let create = CreatePrincipal::try_from(create).map_err(|err| Failure::usage(format!("--new-publisher: {err}")))?;
     let ask = async |client: &imgsrv_client::Client| client.create_principal().body(create.clone()).send().await;
-    let principal = manager.ask(report, ask).await?.id;
+    let principal = manager.ask_once(ask).await?.id;
     let ask = async |client: &imgsrv_client::Client| {
         client.assign_role().principal(principal.as_str()).role("content-writer").send().await
     };
@@ -74,5 +76,5 @@ async fn issue(manager: &Remote, report: &Report, name: &str) -> Result<String, 
     let ask = async |client: &imgsrv_client::Client| {
         client.issue_api_token().principal(principal.as_str()).body(token.clone()).send().await
     };
-    Ok(manager.ask(report, ask).await?.plaintext)
+    Ok(manager.ask_once(ask).await?.plaintext)
 }

@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::io::ReaderStream;
 
 use crate::layout::Piece;
+use crate::local::hash_all;
 use crate::report::Task;
 
 const CHUNK: usize = 256 << 10;
@@ -28,15 +29,9 @@ pub(crate) async fn content_digest(path: &Path, piece: Piece) -> io::Result<Stri
     let mut file = File::open(path)?;
     let digest = spawn_blocking(move || {
         file.seek(SeekFrom::Start(piece.offset))?;
-        let (mut hasher, mut buffer) = (Sha256::new(), vec![0; CHUNK]);
         let mut rest = file.take(piece.len);
-        loop {
-            match rest.read(&mut buffer)? {
-                0 if rest.limit() > 0 => return Err(io::Error::other("became shorter while it was sent")),
-                0 => return Ok(hasher.finalize()),
-                count => hasher.update(&buffer[..count]),
-            }
-        }
+        let hasher = hash_all(&mut rest, Sha256::new(), |_| {})?;
+        if rest.limit() > 0 { Err(io::Error::other("became shorter while it was sent")) } else { Ok(hasher.finalize()) }
     });
     let digest = digest.await.map_err(io::Error::other)??;
     Ok(format!("sha-256=:{}:", BASE64_STANDARD.encode(digest)))

@@ -1,9 +1,10 @@
 //! `imgsrv pull`: from a published version to a file, which has its name only when it has all its bytes.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use futures_util::TryStreamExt;
@@ -18,12 +19,10 @@ use tokio::time::timeout;
 use crate::failure::{Failure, Kind};
 use crate::local::{self, LocalFile, hash_all};
 use crate::push::formats;
-use crate::remote::{Common, Failed, Patience, Remote};
+use crate::remote::{Common, Failed, Patience, Remote, STALLED};
 use crate::report::{Event, Report, Task};
+use crate::table::print_line;
 use crate::target::Target;
-
-/// How long the next bytes may take.
-const STALLED: Duration = Duration::from_mins(1);
 
 /// Download an artifact of a version, and check it. Run it again to go on with a download that was interrupted.
 #[derive(Args, Clone, Debug)]
@@ -77,7 +76,7 @@ pub(crate) async fn pull(args: PullArgs, report: &Report, json: bool) -> Result<
     let path = destination(args.output.as_deref(), &wanted)?;
     download.to_file(&path, args.force).await?;
     if !json {
-        println!("{}", path.display());
+        print_line(&path.display().to_string())?;
     }
     Ok(())
 }
@@ -158,7 +157,8 @@ fn destination(output: Option<&Path>, wanted: &Wanted) -> Result<PathBuf, Failur
     if output.is_dir() {
         return Ok(output.join(&wanted.name));
     }
-    match output.file_name() {
+    // What ends in a slash is to be a folder, and is none.
+    match output.file_name().filter(|_| !output.as_os_str().as_bytes().ends_with(b"/")) {
         Some(_) => Ok(output.to_owned()),
         None => Err(Failure::usage(format!("{}: no such folder", output.display()))),
     }
@@ -185,42 +185,36 @@ impl Download<'_> {
                     return Ok(());
                 }
                 if !force {
-                    let line = format!("{}: is there with other bytes; --force replaces it", path.display());
-                    return Err(Failure::new(Kind::Conflict, line));
+                    return Err(is_there(path));
                 }
             }
         }
-        let partial = Partial::open(path, digest)?;
-        let (file, resumed) = self.fill(partial).await?;
-        let file = match file {
-            Some(file) => file,
-            // What an earlier run left may have been damaged since; what came now may not.
-            None if resumed => {
-                let partial = Partial::open(path, digest)?;
-                partial.file.set_len(0).map_err(|err| Failure::file(&partial.path, &err))?;
-                self.fill(partial).await?.0.ok_or_else(|| self.damaged())?
-            }
-            None => return Err(self.damaged()),
-        };
-        file.keep_as(path)?;
+        let mut partial = Partial::open(path, digest)?;
+        let (mut hasher, have) = partial.hash(*size, self.report).await?;
+        self.fill(&mut partial, &mut hasher, have).await?;
+        if have > 0 && local::digest(hasher.clone()) != *digest {
+            // What an earlier run left may have been damaged since; what comes now may not.
+            partial.empty()?;
+            hasher = Sha256::new();
+            self.fill(&mut partial, &mut hasher, 0).await?;
+        }
+        if local::digest(hasher) != *digest {
+            fs::remove_file(&partial.path).map_err(|err| Failure::file(&partial.path, &err))?;
+            return Err(self.damaged());
+        }
+        partial.keep_as(path, force)?;
         self.report.say(&Event::Downloaded { file: name, digest, size_bytes: *size });
         Ok(())
     }
 
-    /// Downloads what is missing. Nothing where the whole is not what it should be, and whether a part was there.
-    async fn fill(&self, mut partial: Partial) -> Result<(Option<Partial>, bool), Failure> {
+    /// Downloads what is missing.
+    async fn fill(&self, partial: &mut Partial, hasher: &mut Sha256, have: u64) -> Result<(), Failure> {
         let task = self.report.task("downloading", &self.wanted.name, self.wanted.size);
-        let (mut hasher, have) = partial.hash(self.wanted.size, self.report).await?;
-        task.skip(have);
+        task.begin_at(have);
         if have > 0 && have < self.wanted.size {
             self.report.say(&Event::Resuming { file: &self.wanted.name, upload_id: None, stored_bytes: have });
         }
-        self.stream(&mut partial.file, &partial.path, &mut hasher, have, &task).await?;
-        if local::digest(hasher) == self.wanted.digest {
-            return Ok((Some(partial), have > 0));
-        }
-        fs::remove_file(&partial.path).map_err(|err| Failure::file(&partial.path, &err))?;
-        Ok((None, have > 0))
+        self.stream(&mut partial.file, &partial.path, hasher, have, &task).await
     }
 
     async fn to_standard_output(&self) -> Result<(), Failure> {
@@ -272,14 +266,14 @@ impl Download<'_> {
         if *have > 0 {
             ask = ask.range(format!("bytes={have}-")).if_range(format!("\"{}\"", **digest));
         }
-        let answer = timeout(STALLED, ask.send()).await.map_err(|_| unavailable("no answer for a minute"))?;
+        let answer = timeout(STALLED, ask.send()).await.map_err(|_| unavailable("no answer for two minutes"))?;
         let answer = answer.map_err(|err| Stop::There(err.into()))?;
         // The digest names the bytes, so a whole answer is the same bytes from the start.
         let mut ahead = if answer.status() == 206 { 0 } else { *have };
         let mut bytes = answer.into_inner();
         loop {
             let chunk =
-                timeout(STALLED, bytes.try_next()).await.map_err(|_| unavailable("nothing came for a minute"))?;
+                timeout(STALLED, bytes.try_next()).await.map_err(|_| unavailable("nothing came for two minutes"))?;
             let chunk = chunk.map_err(|err| Stop::There(Failed::new(err.into())))?;
             let Some(chunk) = chunk else { break };
             let known = usize::try_from(ahead).unwrap_or(usize::MAX).min(chunk.len());
@@ -296,7 +290,7 @@ impl Download<'_> {
             *have += chunk.len() as u64;
             task.advance(chunk.len() as u64);
             if !chunk.is_empty() {
-                patience.reset();
+                patience.moved();
             }
         }
         if have == size { Ok(()) } else { Err(unavailable("the answer ended too early")) }
@@ -323,22 +317,34 @@ impl Partial {
         name.push(format!(".{}.part", &digest["sha256:".len()..][..16]));
         let path = path.with_file_name(name);
         let fail = |err| Failure::file(&path, &err);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path, file }),
-            Err(TryLockError::WouldBlock) => {
-                Err(Failure::new(Kind::Conflict, format!("{}: another download is writing it", path.display())))
+        loop {
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
+            match file.try_lock() {
+                // Another one may have given it its name, or removed it, between opening and locking.
+                Ok(()) if is_at(&file, &path) => return Ok(Self { path, file }),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let line = format!("{}: another download is writing it", path.display());
+                    return Err(Failure::new(Kind::Conflict, line));
+                }
+                Err(TryLockError::Error(err)) => return Err(fail(err)),
             }
-            Err(TryLockError::Error(err)) => Err(fail(err)),
         }
+    }
+
+    fn empty(&mut self) -> Result<(), Failure> {
+        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
+        emptied.map_err(|err| Failure::file(&self.path, &err))
     }
 
     /// Hashes what is there, and leaves the file where the rest has to go.
     async fn hash(&mut self, size: u64, report: &Report) -> Result<(Sha256, u64), Failure> {
-        let fail = |err| Failure::file(&self.path, &err);
+        let path = self.path.clone();
+        let fail = |err| Failure::file(&path, &err);
         let have = self.file.metadata().map_err(fail)?.len();
         if have > size {
-            self.file.set_len(0).map_err(fail)?;
+            self.empty()?;
             return Ok((Sha256::new(), 0));
         }
         if have == 0 {
@@ -348,21 +354,43 @@ impl Partial {
         let task = report.task("hashing", &self.path.file_name().unwrap_or_default().to_string_lossy(), have);
         let reading = spawn_blocking(move || {
             (&file).seek(SeekFrom::Start(0))?;
-            hash_all(&mut (&file).take(have), Sha256::new(), &task)
+            hash_all(&mut (&file).take(have), Sha256::new(), |count| task.advance(count))
         });
         let hasher = reading.await.map_err(io::Error::other).flatten().map_err(fail)?;
         self.file.seek(SeekFrom::Start(have)).map_err(fail)?;
         Ok((hasher, have))
     }
 
-    /// Gives it its name, when all of it is on the disk.
-    fn keep_as(self, path: &Path) -> Result<(), Failure> {
+    /// Gives it its name, when all of it is on the disk. Unless it may, it takes no other file's.
+    fn keep_as(self, path: &Path, force: bool) -> Result<(), Failure> {
         let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let renamed = || {
+        let named = || {
             self.file.sync_all()?;
-            fs::rename(&self.path, path)?;
+            if force {
+                fs::rename(&self.path, path)?;
+            } else {
+                match fs::hard_link(&self.path, path) {
+                    Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Err(err),
+                    // Not every file system knows of links.
+                    Err(_) => fs::rename(&self.path, path)?,
+                    Ok(()) => fs::remove_file(&self.path)?,
+                }
+            }
             File::open(folder)?.sync_all()
         };
-        block_in_place(renamed).map_err(|err| Failure::file(path, &err))
+        block_in_place(named).map_err(|err| match err.kind() {
+            io::ErrorKind::AlreadyExists => is_there(path),
+            _ => Failure::file(path, &err),
+        })
     }
+}
+
+/// Whether this is the file that is called so now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |held: Metadata, found: Metadata| (held.dev(), held.ino()) == (found.dev(), found.ino());
+    file.metadata().and_then(|held| Ok(same(held, fs::metadata(path)?))).unwrap_or(false)
+}
+
+fn is_there(path: &Path) -> Failure {
+    Failure::new(Kind::Conflict, format!("{}: is there with other bytes; --force replaces it", path.display()))
 }

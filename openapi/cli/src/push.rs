@@ -1,11 +1,13 @@
 //! `imgsrv push`: from files to a published version. Every step looks first at what is there, so that a second run
 //! completes what a first one began.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
+use imgsrv_client::Client;
 use imgsrv_client::types::{
     AddArtifact, AddAttachment, AliasName, Architecture, AttachmentName, CreateImage, CreateVersion, Format, ImageName,
     JobState, Manifest, ManifestEntry, MediaType, OperatingSystem, PublishJob, PutAlias, Variant, VersionName,
@@ -16,7 +18,7 @@ use uuid::Uuid;
 use crate::failure::{Failure, Kind};
 use crate::guess;
 use crate::layout::USUAL_PART;
-use crate::local::LocalFile;
+use crate::local::{LocalFile, check_is_file};
 use crate::poll::Poll;
 use crate::remote::{Common, Remote};
 use crate::report::{Event, Report};
@@ -73,7 +75,7 @@ pub struct PushArgs {
     format: Option<Format>,
 
     /// Attach a file to each artifact under this name; may be given several times
-    #[arg(long, value_name = "NAME=FILE")]
+    #[arg(long, value_name = "NAME=FILE", value_parser = OsStringValueParser::new().try_map(|text| Attach::parse(&text)))]
     attach: Vec<Attach>,
 
     /// Point this alias at the version when it is published; may be given several times
@@ -107,12 +109,14 @@ struct Attach {
     path: PathBuf,
 }
 
-impl FromStr for Attach {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, path) = text.split_once('=').ok_or("must be a name and a file, as in incus.tar.xz=meta.tar.xz")?;
-        Ok(Self { name: name.parse().map_err(|err| format!("the name {err}"))?, path: path.into() })
+impl Attach {
+    fn parse(text: &OsStr) -> Result<Self, String> {
+        const RULE: &str = "must be a name and a file, as in incus.tar.xz=meta.tar.xz";
+        // A path may be any bytes, a name may not.
+        let at = text.as_bytes().iter().position(|byte| *byte == b'=').ok_or(RULE)?;
+        let (name, path) = (&text.as_bytes()[..at], &text.as_bytes()[at + 1..]);
+        let name = std::str::from_utf8(name).map_err(|_| RULE)?;
+        Ok(Self { name: name.parse().map_err(|err| format!("the name {err}"))?, path: OsStr::from_bytes(path).into() })
     }
 }
 
@@ -140,7 +144,10 @@ pub(crate) async fn push(args: PushArgs, report: &Report) -> Result<(), Failure>
 
 /// Reads all files. What cannot be guessed is asked for before the first of them.
 async fn plan<'a>(args: &'a PushArgs, remote: &'a Remote, report: &'a Report) -> Result<Release<'a>, Failure> {
-    let kinds = args.files.iter().map(|path| describe(args, path)).collect::<Result<Vec<_>, _>>()?;
+    for path in args.files.iter().chain(args.attach.iter().map(|attach| &attach.path)) {
+        check_is_file(path)?;
+    }
+    let kinds = args.files.iter().map(|path| guess_kind(args, path)).collect::<Result<Vec<_>, _>>()?;
     for (at, kind) in kinds.iter().enumerate() {
         if kinds[..at].contains(kind) {
             let line = "two files with the same operating system, architecture, variant and format";
@@ -161,7 +168,7 @@ async fn plan<'a>(args: &'a PushArgs, remote: &'a Remote, report: &'a Report) ->
             format,
             variant: Some(args.variant.parse().map_err(|err| Failure::usage(format!("--variant: {err}")))?),
             primary_blob_digest: file.digest.clone(),
-            primary_blob_size_bytes: bytes(&file)?,
+            primary_blob_size_bytes: file.size_bytes(),
             primary_media_type: known(guess::media_type(format)),
             requirements: std::collections::HashMap::new(),
         };
@@ -173,14 +180,14 @@ async fn plan<'a>(args: &'a PushArgs, remote: &'a Remote, report: &'a Report) ->
             name: name.clone(),
             media_type: known(guess::media_type_of_attachment(name)),
             blob_digest: file.digest.clone(),
-            blob_size_bytes: bytes(&file)?,
+            blob_size_bytes: file.size_bytes(),
         };
         release.attachments.push((file, add));
     }
     Ok(release)
 }
 
-fn describe(args: &PushArgs, path: &std::path::Path) -> Result<(OperatingSystem, Architecture, Format), Failure> {
+fn guess_kind(args: &PushArgs, path: &std::path::Path) -> Result<(OperatingSystem, Architecture, Format), Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let format = args.format.map_or_else(|| guess::format(path, &name), Ok)?;
     let missing = |flag| Failure::usage(format!("{}: its name does not tell; give --{flag}", path.display()));
@@ -197,10 +204,6 @@ fn describe(args: &PushArgs, path: &std::path::Path) -> Result<(OperatingSystem,
 
 fn known(media_type: &'static str) -> MediaType {
     media_type.parse().expect("a media type")
-}
-
-fn bytes(file: &LocalFile) -> Result<i64, Failure> {
-    i64::try_from(file.size).map_err(|_| Failure::usage(format!("{}: too large", file.path.display())))
 }
 
 impl Release<'_> {
@@ -221,13 +224,16 @@ impl Release<'_> {
                 self.create().await?;
             }
             if there.as_ref().is_none_or(is_draft) {
-                self.describe().await?;
+                self.fill_draft().await?;
             }
             if self.args.draft {
                 report.say(&Event::Drafted { image, version });
                 return Ok(());
             }
             self.publish().await?;
+            // Somebody else may have changed the draft before it was published.
+            let published = self.manifest().await?.ok_or_else(|| self.conflict("was deleted meanwhile"))?;
+            self.check(&published)?;
         }
         report.say(&Event::Published { image, version });
         for alias in &self.args.alias {
@@ -310,7 +316,7 @@ impl Release<'_> {
     }
 
     /// Makes the draft have what is planned.
-    async fn describe(&self) -> Result<(), Failure> {
+    async fn fill_draft(&self) -> Result<(), Failure> {
         let PushArgs { image, version, .. } = self.args;
         for planned in &self.artifacts {
             let entry = match self.entry(planned).await? {
@@ -340,20 +346,17 @@ impl Release<'_> {
 
     async fn add(&self, planned: &Planned) -> Result<ManifestEntry, Failure> {
         let PushArgs { image, version, .. } = self.args;
-        let added = self
-            .remote
-            .ask(self.report, async |client| {
-                client
-                    .add_artifact()
-                    .image(image.as_str())
-                    .version(version.as_str())
-                    .body(planned.add.clone())
-                    .send()
-                    .await
-            })
-            .await;
-        there_already(added)?;
-        self.entry(planned).await?.ok_or_else(|| self.conflict("lost what was added to it"))
+        let add = async |client: &Client| {
+            let add = client.add_artifact().image(image.as_str()).version(version.as_str());
+            add.body(planned.add.clone()).send().await
+        };
+        let added = self.remote.ask(self.report, add).await;
+        let entry = self.entry(planned).await?.filter(|entry| is_same(entry, planned));
+        match added {
+            Err(failure) if !is_settled(&failure) => Err(failure),
+            Err(failure) => entry.ok_or(failure),
+            Ok(_) => entry.ok_or_else(|| self.conflict("lost what was added to it")),
+        }
     }
 
     async fn remove(&self, entry: &ManifestEntry) -> Result<(), Failure> {
@@ -395,8 +398,7 @@ impl Release<'_> {
             })
             .await;
         match added {
-            Err(failure) if failure.status() == Some(409) => {
-                // An answer that was lost, or another one who adds to the same draft: what it has decides.
+            Err(failure) if is_settled(&failure) => {
                 let manifest = self.manifest().await?.ok_or_else(|| self.conflict("was deleted meanwhile"))?;
                 let entry = manifest.artifacts.iter().find(|entry| entry.artifact.id == artifact);
                 let attached = entry.and_then(|entry| entry.attachments.iter().find(|other| other.name == add.name));
@@ -411,15 +413,14 @@ impl Release<'_> {
 
     async fn publish(&self) -> Result<(), Failure> {
         let PushArgs { image, version, .. } = self.args;
-        let publish = async |client: &imgsrv_client::Client| {
+        let publish = async |client: &Client| {
             client.publish_version().image(image.as_str()).version(version.as_str()).send().await
         };
         let mut job = self.remote.ask(self.report, publish).await?;
         self.report.say(&Event::Publishing { image, version, job_id: job.id });
         if job.state == JobState::Failed {
             // It failed before this run, which has since made sure that all files are there.
-            let id = job.id;
-            job = self.remote.ask(self.report, async |client| client.retry_job().job_id(id).send().await).await?;
+            job = retry(self.remote, self.report, job.id).await?;
         }
         follow(self.remote, self.report, job).await
     }
@@ -436,6 +437,17 @@ pub(crate) async fn follow(remote: &Remote, report: &Report, mut job: PublishJob
         }
         poll.pause().await;
         job = get_job(remote, report, id).await?;
+    }
+}
+
+/// Makes a failed job go on. That it cannot be done twice is no failure: its answer was lost, or another one did it.
+pub(crate) async fn retry(remote: &Remote, report: &Report, id: Uuid) -> Result<PublishJob, Failure> {
+    match remote.ask(report, async |client| client.retry_job().job_id(id).send().await).await {
+        Err(failure) if failure.kind() == Kind::Conflict => {
+            let job = get_job(remote, report, id).await?;
+            if job.state == JobState::Failed { Err(failure) } else { Ok(job) }
+        }
+        retried => retried,
     }
 }
 
@@ -482,6 +494,11 @@ fn has_another(draft: bool) -> &'static str {
     }
 }
 
+/// Whether what the version has now decides: an answer was lost, or another one does the same.
+fn is_settled(failure: &Failure) -> bool {
+    matches!(failure.status(), Some(409 | 412))
+}
+
 fn there_already<T>(created: Result<T, Failure>) -> Result<(), Failure> {
     match created {
         Err(failure) if failure.status() != Some(409) => Err(failure),
@@ -493,5 +510,32 @@ fn gone_already<T>(removed: Result<T, Failure>) -> Result<(), Failure> {
     match removed {
         Err(failure) if failure.kind() != Kind::NotFound => Err(failure),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_formats_are_those_of_the_specification() {
+        let specification: Value = serde_json::from_str(include_str!("../../imgsrv.json")).unwrap();
+        let mut formats = FORMATS;
+        let mut specified: Vec<String> =
+            serde_json::from_value(specification["components"]["schemas"]["Format"]["enum"].clone()).unwrap();
+        formats.sort_unstable();
+        specified.sort_unstable();
+        assert_eq!(json!(specified), json!(formats));
+    }
+
+    #[test]
+    fn attachments() {
+        let attach = Attach::parse(OsStr::new("a.b=c=d")).unwrap();
+        assert_eq!((attach.name.as_str(), attach.path.to_str()), ("a.b", Some("c=d")));
+        for text in ["", "a", "=b", "a b=c"] {
+            assert!(Attach::parse(OsStr::new(text)).is_err(), "{text}");
+        }
     }
 }

@@ -14,9 +14,15 @@ use crate::failure::{Failure, Kind};
 use crate::report::Report;
 
 /// How long an answer to a small question may take.
-const ANSWER: Duration = Duration::from_mins(1);
+pub(crate) const ANSWER: Duration = Duration::from_mins(1);
+/// How long a transfer may stand still.
+pub(crate) const STALLED: Duration = Duration::from_mins(2);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// The longest that a server may ask for.
+const LONGEST_WANTED: Duration = Duration::from_mins(5);
+/// How often a transfer may break after something moved.
+const BREAKS: u32 = 50;
 
 /// Which server, as whom, and how to tell of it.
 #[derive(Args, Clone, Debug)]
@@ -60,16 +66,23 @@ impl Common {
 
     /// The server that is asked for, as who was given or has logged in.
     pub(crate) fn connect(&self) -> Result<Remote, Failure> {
+        let (server, token) = (self.server.clone(), self.given_token()?);
+        if let (Some(server), Some(_)) = (&server, &token) {
+            return self.connect_to(server, token.as_deref());
+        }
         let kept = Credentials::load()?;
-        let server = self.server.clone().or_else(|| kept.server.clone());
+        let server = server.or_else(|| kept.server.clone());
         let server =
             server.ok_or_else(|| Failure::usage("which server? Give --server, or `imgsrv login URL` first"))?;
-        let token = self.given_token()?.or_else(|| kept.token(&server).map(str::to_owned));
+        let token = token.or_else(|| kept.token(&server).map(str::to_owned));
         self.connect_to(&server, token.as_deref())
     }
 
     pub(crate) fn connect_to(&self, server: &str, token: Option<&str>) -> Result<Remote, Failure> {
-        if !["http://", "https://"].iter().any(|scheme| server.starts_with(scheme)) {
+        let is_server = |url: reqwest::Url| {
+            ["http", "https"].contains(&url.scheme()) && url.query().is_none() && url.fragment().is_none()
+        };
+        if !reqwest::Url::parse(server).is_ok_and(is_server) {
             return Err(Failure::usage(format!("{server}: a server is a URL, as in https://images.example.org")));
         }
         let mut builder = reqwest::Client::builder().user_agent(concat!("imgsrv/", env!("CARGO_PKG_VERSION")));
@@ -104,13 +117,28 @@ impl Remote {
     ) -> Result<T, Failure> {
         let mut patience = self.patience();
         loop {
-            let answer = timeout(ANSWER, question(&self.client)).await;
-            let failed = match answer {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(err)) => Failed::from(err),
-                Err(_) => Failed::new(Failure::new(Kind::Unavailable, "no answer for a minute")),
-            };
-            patience.pause(report, failed).await?;
+            match self.attempt(&question).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => patience.pause(report, failed).await?,
+            }
+        }
+    }
+
+    /// Asks for what must not be done twice.
+    pub(crate) async fn ask_once<T>(
+        &self,
+        question: impl AsyncFn(&Client) -> Result<ResponseValue<T>, Error<Problem>>,
+    ) -> Result<T, Failure> {
+        self.attempt(&question).await.map_err(|failed| failed.failure)
+    }
+
+    async fn attempt<T>(
+        &self,
+        question: &impl AsyncFn(&Client) -> Result<ResponseValue<T>, Error<Problem>>,
+    ) -> Result<T, Failed> {
+        match timeout(ANSWER, question(&self.client)).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(Failed::new(Failure::new(Kind::Unavailable, "no answer for a minute"))),
         }
     }
 
@@ -127,7 +155,7 @@ impl Remote {
     }
 
     pub(crate) fn patience(&self) -> Patience {
-        Patience { retry_for: self.retry_for, failing_since: None, pause: SHORTEST_PAUSE }
+        Patience { retry_for: self.retry_for, failing_since: None, pause: SHORTEST_PAUSE, breaks: 0 }
     }
 }
 
@@ -160,6 +188,7 @@ pub(crate) struct Patience {
     retry_for: Duration,
     failing_since: Option<Instant>,
     pause: Duration,
+    breaks: u32,
 }
 
 impl Patience {
@@ -173,7 +202,7 @@ impl Patience {
         if failure.kind() != Kind::Unavailable || since.elapsed() >= self.retry_for {
             return Err(failure);
         }
-        let pause = retry_after.map_or(self.pause, |wanted| wanted.max(self.pause)).min(LONGEST_PAUSE);
+        let pause = retry_after.map_or(self.pause, |wanted| wanted.clamp(self.pause, LONGEST_WANTED));
         // Many clients that lost one server should not come back at once.
         let pause = pause.mul_f64(0.75 + fastrand::f64() / 2.0);
         report.retrying(&failure, pause);
@@ -182,9 +211,14 @@ impl Patience {
         Ok(())
     }
 
-    /// Something got through.
-    pub(crate) fn reset(&mut self) {
-        self.failing_since = None;
-        self.pause = SHORTEST_PAUSE;
+    /// The server is there: something moved. A transfer that breaks again and again comes to its end all the same.
+    pub(crate) fn moved(&mut self) {
+        if self.failing_since.is_some() {
+            self.breaks += 1;
+        }
+        if self.breaks < BREAKS {
+            self.failing_since = None;
+            self.pause = SHORTEST_PAUSE;
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What is told while a command runs: bars on a terminal, lines elsewhere, or events for programs.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use crate::failure::Failure;
 const EVENTS: Duration = Duration::from_secs(1);
 const LINES: Duration = Duration::from_secs(10);
 
-/// What has happened. The names and members are documented in `docs/cli.md`; programs rely on them.
+/// What has happened. The names and members are documented in `docs/commands.md`; programs rely on them.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event<'a> {
@@ -25,7 +26,8 @@ pub(crate) enum Event<'a> {
         bytes: u64,
         total_bytes: u64,
         bytes_per_second: u64,
-        seconds_left: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seconds_left: Option<u64>,
     },
     Retrying {
         message: &'a str,
@@ -102,13 +104,17 @@ pub(crate) enum Event<'a> {
 impl Event<'_> {
     fn line(&self) -> String {
         match self {
-            Self::Progress { doing, file, bytes, total_bytes, bytes_per_second, seconds_left } => format!(
-                "{doing} {file}: {} of {}, {}/s, {} left",
-                HumanBytes(*bytes),
-                HumanBytes(*total_bytes),
-                HumanBytes(*bytes_per_second),
-                HumanDuration(Duration::from_secs(*seconds_left))
-            ),
+            Self::Progress { doing, file, bytes, total_bytes, bytes_per_second, seconds_left } => {
+                let left =
+                    seconds_left.map(|seconds| format!(", {} left", HumanDuration(Duration::from_secs(seconds))));
+                format!(
+                    "{doing} {file}: {} of {}, {}/s{}",
+                    HumanBytes(*bytes),
+                    HumanBytes(*total_bytes),
+                    HumanBytes(*bytes_per_second),
+                    left.unwrap_or_default()
+                )
+            }
             Self::Retrying { message, seconds } => format!("{message}; trying again in {seconds:.1} s"),
             Self::Hashed { file, digest, size_bytes } => format!("{file}: {}, {digest}", HumanBytes(*size_bytes)),
             Self::Known { file, .. } => format!("{file}: the server has it already"),
@@ -158,8 +164,8 @@ impl Report {
     pub(crate) fn say(&self, event: &Event<'_>) {
         match self.mode {
             Mode::Events => self.event(&serde_json::to_string(event).unwrap_or_default()),
-            Mode::Lines => eprintln!("{}", event.line()),
-            Mode::Bars => self.bars.suspend(|| eprintln!("{}", event.line())),
+            Mode::Lines => to_standard_error(event.line()),
+            Mode::Bars => self.bars.suspend(|| to_standard_error(event.line())),
         }
     }
 
@@ -172,7 +178,7 @@ impl Report {
     pub(crate) fn failed(&self, failure: &Failure) {
         match self.mode {
             Mode::Events => self.event(&failure.event().to_string()),
-            Mode::Lines | Mode::Bars => eprintln!("{failure}"),
+            Mode::Lines | Mode::Bars => to_standard_error(failure),
         }
     }
 
@@ -200,6 +206,11 @@ impl Report {
             moved: AtomicU64::new(0),
         }))
     }
+}
+
+/// `eprintln!` would panic where nobody reads any more.
+fn to_standard_error(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Something that takes its time.
@@ -240,7 +251,7 @@ impl Task {
             bytes: bar.position(),
             total_bytes: bar.length().unwrap_or_default(),
             bytes_per_second,
-            seconds_left: bar.eta().as_secs(),
+            seconds_left: (bytes_per_second > 0).then(|| bar.eta().as_secs()),
         });
     }
 
@@ -250,8 +261,8 @@ impl Task {
     }
 
     /// So many bytes need not be moved.
-    pub(crate) fn skip(&self, bytes: u64) {
-        self.0.bar.inc(bytes);
+    pub(crate) fn begin_at(&self, bytes: u64) {
+        self.0.bar.set_position(bytes);
         self.0.bar.reset_eta();
     }
 

@@ -50,10 +50,20 @@ async fn other_bytes_stay_unless_they_may_go(place: Place) {
     assert_eq!(place.run("pull demo:1 --output folder"), "folder/demo-1-linux-amd64.qcow2\n");
     place.refused(2, "pull demo:1 --output /dev/null");
     place.refused(1, "pull demo:1 --output nowhere/copy");
+    place.refused(2, "pull demo:1 --output nowhere/");
 }
 
 async fn two_downloads_do_not_mix(place: Place) {
     let disk = released(&place, 3, 12 << 20).await;
+    // A file that came in the meantime is somebody's.
+    let late = spawn(place.command("pull demo:1 --output late"));
+    place.relay.down.let_pass(1 << 20).await;
+    fs::write(place.path("late"), "mine").expect("written");
+    place.relay.down.open();
+    let output = tokio::task::spawn_blocking(|| late.wait_with_output()).await.expect("no panic").expect("its end");
+    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(fs::read(place.path("late")).expect("a file"), b"mine");
+
     let first = spawn(place.command(PULL));
     place.relay.down.let_pass(1 << 20).await;
     place.refused(5, &format!("{PULL} --server {}", place.server().url));

@@ -1,6 +1,7 @@
 //! What cannot be done is told in one line and by a code, before anything is sent.
 
 use std::fs;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -13,6 +14,8 @@ async fn each_refusal_has_its_code(place: Place) {
     fs::write(place.path("notes.txt"), "text").expect("written");
     fs::write(place.path("fake.qcow2"), "text").expect("written");
     fs::create_dir(place.path("folder")).expect("a folder");
+    let pipe = std::process::Command::new("mkfifo").arg(place.path("pipe.raw")).status();
+    assert!(pipe.expect("mkfifo").success());
     let to = "--image demo --version 1";
     let good = format!("push debian-amd64.qcow2 {to}");
     let before = place.relay.up.passed();
@@ -29,6 +32,11 @@ async fn each_refusal_has_its_code(place: Place) {
         (2, format!("{good} --part-size 4"), "--part-size"),
         (2, format!("{good} --draft --alias latest"), "--draft"),
         (2, "show demo --server example.org".to_owned(), "URL"),
+        (2, "show demo --server http://".to_owned(), "URL"),
+        (2, "show demo --server http://127.0.0.1:1/?x".to_owned(), "URL"),
+        (2, format!("push pipe.raw {to} --os linux --arch amd64"), "not a file"),
+        (2, format!("{good} --attach a=pipe.raw"), "not a file"),
+        (1, format!("{good} --attach a=nothing"), "nothing"),
         (2, "pull demo:".to_owned(), "version or alias"),
         (3, format!("{good} --token nothing"), "token"),
         (3, format!("{good} --token {}", place.server().token.as_deref().expect("a token")), "--new-publisher"),
@@ -50,6 +58,14 @@ async fn each_refusal_has_its_code(place: Place) {
     let told = events(&String::from_utf8_lossy(&output.stdout));
     assert_eq!(names(&told), ["failed"]);
     assert_eq!((&told[0]["code"], &told[0]["problem"]["type"]), (&4.into(), &"urn:imgsrv:problem:not-found".into()));
+
+    // Nobody is left to hear it: what was asked for is done all the same.
+    for line in [format!("{good} --draft"), "images".to_owned(), "show demo:1".to_owned()] {
+        let mut command = place.command(&line);
+        let mut command = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
+        drop((command.stdout.take(), command.stderr.take()));
+        assert!(command.wait().expect("its end").success(), "{line}");
+    }
 
     // The alias that is asked for may not be the version's.
     place.run(&format!("{good} --alias latest"));

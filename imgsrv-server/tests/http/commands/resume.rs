@@ -2,18 +2,20 @@
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
+use std::process::Command;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::relay::Relay;
 use super::{Place, event, events, names, same, spawn, succeeded};
-use crate::server::{bytes, digest};
+use crate::server::{bytes, digest, program, until};
 
 on_both!(
     Place: a_push_goes_on, a_pull_goes_on, an_upload_that_another_program_began_goes_on,
     an_upload_cut_in_no_even_way_is_begun_again, an_upload_that_ended_is_begun_again,
-    an_upload_completed_by_somebody_else_is_waited_for,
+    an_upload_completed_by_somebody_else_is_waited_for, pushes_of_one_file_help_each_other,
+    a_file_that_changes_is_not_sent_to_its_end,
 );
 
 /// How large a file is pushed; `.ci/run` says 4096.
@@ -131,6 +133,9 @@ async fn an_upload_that_another_program_began_goes_on(place: Place) {
 async fn an_upload_cut_in_no_even_way_is_begun_again(place: Place) {
     let disk = place.disk("disk.qcow2", 2, 20 << 20);
     let upload = begun(&place, &disk, &[(1, 0..6 << 20), (2, 6 << 20..13 << 20)]).await;
+    // Nobody knows where these begin.
+    begun(&place, &disk, &[(2, 19 << 20..20 << 20)]).await;
+    begun(&place, &disk, &[(3, 0..8 << 20)]).await;
     let told = place.events(PUSH);
     assert_ne!(event(&told, "uploaded")["upload_id"], *upload);
     assert_eq!(event(&told, "uploaded")["sent_bytes"], disk.len() as u64);
@@ -171,6 +176,62 @@ async fn an_upload_completed_by_somebody_else_is_waited_for(place: Place) {
     assert_eq!(event(&told, "uploaded")["upload_id"], *upload);
     let manifest = place.server().anonymous().get("/v1/images/demo/versions/1").await.ok();
     assert_eq!(manifest["artifacts"][0]["artifact"]["primary_blob_digest"], digest(&disk));
+}
+
+/// All at once, cut in different ways: each is published, or finds that it is.
+async fn pushes_of_one_file_help_each_other(place: Place) {
+    place.disk("disk.qcow2", 6, 30 << 20);
+    fs::write(place.path("notes"), "notes").expect("written");
+    for round in 0..3 {
+        let push = format!(
+            "{} --attach notes=notes --alias latest",
+            PUSH.replace("--version 1", &format!("--version {round}"))
+        );
+        let pushes = [5, 7, 7, 32].map(|part| spawn(place.command(&format!("{push} --part-size {part}"))));
+        for push in pushes {
+            let output =
+                tokio::task::spawn_blocking(|| push.wait_with_output()).await.expect("no panic").expect("its end");
+            succeeded(&output);
+        }
+        place.disk("disk.qcow2", 7 + round, 30 << 20);
+    }
+}
+
+async fn a_file_that_changes_is_not_sent_to_its_end(place: Place) {
+    let disk = place.disk("disk.qcow2", 8, 60 << 20);
+    let pushing = spawn(place.command(&format!("{PUSH} --part-size 5 --parallel 1")));
+    place.relay.up.let_pass(12 << 20).await;
+    fs::write(place.path("disk.qcow2"), &disk[..disk.len() - 1]).expect("written");
+    place.relay.up.open();
+    let output = tokio::task::spawn_blocking(|| pushing.wait_with_output()).await.expect("no panic").expect("its end");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("changed since it was read"), "{said}");
+    assert!(place.relay.up.passed() < 30 << 20);
+}
+
+/// It has expired, and no sweep has come by.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_has_expired_is_begun_again() {
+    const PART: usize = 5 << 20;
+    let place = Place::start(Box::new(|| {
+        let mut command = Command::new(program());
+        command.args(["--upload-ttl", "1500ms", "--cas-promotion-enabled", "false"]);
+        command
+    }));
+    let place = place.await;
+    let disk = place.disk("disk.qcow2", 9, 2 * PART);
+    let upload = begun(&place, &disk, &[(1, 0..PART)]).await;
+    let writer = place.writer();
+    until("it has expired", async || {
+        let part = json!({"number": 1, "etag": "0", "size_bytes": 1});
+        let complete = json!({ "parts": [part] });
+        writer.post(&format!("/v1/uploads/{upload}/complete"), complete).await.text().contains("expired")
+    })
+    .await;
+    // Nobody works in the background, so it is sent in order, and left a draft.
+    let told = place.events(&format!("{PUSH} --parallel 1 --part-size 5 --draft"));
+    assert_ne!(event(&told, "uploaded")["upload_id"], *upload);
 }
 
 fn listed(part: &Value) -> Value {
