@@ -1,13 +1,13 @@
 //! The catalogue: images, versions, artifacts, attachments and aliases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::db::{Tx, artifacts, catalog, jobs};
+use crate::db::{Tx, artifacts, catalog, jobs, sweeps};
 use crate::engine::Change;
 use crate::model::{
-    Alias, AliasName, Artifact, ArtifactId, Attachment, AttachmentId, Image, ImageName, JobKind, Manifest, NewArtifact,
-    NewAttachment, NewImage, Page, Paged, Reference, Scope, Subject, Version, VersionEvent, VersionId, VersionName,
-    VersionState,
+    Alias, AliasName, Artifact, ArtifactId, Attachment, AttachmentId, Digest, Image, ImageName, JobKind, Manifest,
+    NewArtifact, NewAttachment, NewImage, Page, Paged, Reference, Scope, Subject, Version, VersionEvent, VersionId,
+    VersionName, VersionState,
 };
 use crate::{Condition, Engine, Error, Resource, Result};
 
@@ -154,8 +154,13 @@ impl Engine {
         self.detached(|engine| async move {
             let edit = async |tx: &Tx, id: VersionId| {
                 jobs::delete_for(tx, JobKind::Publish, &id.to_string()).await?;
+                let cited = artifacts::entries(tx, id).await?.into_iter().flat_map(|entry| {
+                    let attached = entry.attachments.into_iter().map(|attachment| attachment.blob.digest);
+                    attached.chain([entry.artifact.blob.digest]).collect::<Vec<_>>()
+                });
                 artifacts::delete_all(tx, id).await?;
                 catalog::delete_version(tx, id).await?;
+                engine.let_go(tx, cited).await?;
                 let change = Change::new(Subject::Version, id, "deleted").from(VersionState::Draft);
                 engine.record(tx, change.named_in(&image, &version)).await
             };
@@ -239,7 +244,9 @@ impl Engine {
         self.detached(|engine| async move {
             let edit = async |tx: &Tx, version_id: VersionId| {
                 let Artifact { blob, .. } = artifacts::get(tx, version_id, artifact).await?;
+                let attached = artifacts::attached(tx, artifact).await?;
                 artifacts::delete(tx, version_id, artifact).await?;
+                engine.let_go(tx, attached.into_iter().chain([blob.digest.clone()])).await?;
                 let change = Change::new(Subject::Artifact, artifact, "removed").from(blob.digest);
                 engine.record(tx, change.named_in(&image, &version)).await
             };
@@ -317,12 +324,21 @@ impl Engine {
                 let artifact = artifacts::get(tx, version_id, artifact).await?;
                 let Attachment { blob, .. } = artifacts::attachment(tx, artifact.id, attachment).await?;
                 artifacts::delete_attachment(tx, artifact.id, attachment).await?;
+                engine.let_go(tx, [blob.digest.clone()]).await?;
                 let change = Change::new(Subject::Attachment, attachment, "removed").from(blob.digest);
                 engine.record(tx, change.named_in(&image, &version)).await
             };
             engine.edit(&image, &version, "remove_attachment", edit).await
         })
         .await
+    }
+
+    /// The time of a blob that nothing cites begins when the last citation goes. Locks come in the order of digests.
+    async fn let_go(&self, tx: &Tx, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
+        for digest in digests.into_iter().collect::<BTreeSet<_>>() {
+            sweeps::let_go(tx, &digest, self.clock().now()).await?;
+        }
+        Ok(())
     }
 
     /// Points an alias at a published version, and makes it if it is new. One that points there already stays as it is.

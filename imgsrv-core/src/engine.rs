@@ -50,6 +50,8 @@ struct Inner {
 pub struct Settings {
     /// How long an upload session lives after its last part.
     pub upload_ttl: TimeDelta,
+    /// How long a blob is kept that nothing cites, after it was last used.
+    pub blob_retention: TimeDelta,
     /// The memory that the bytes of all transfers together may take: bytes.
     pub transfer_memory: u64,
     /// Parts are refused while the file system of a `fs` store has less left: bytes. The database must still commit.
@@ -76,6 +78,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             upload_ttl: TimeDelta::hours(24),
+            blob_retention: TimeDelta::days(7),
             transfer_memory: 256 << 20,
             min_free: 512 << 20,
             statement_limit: None,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::model::{
-    AliasName, ArtifactId, AttachmentId, AttachmentName, Digest, ImageName, InvalidText, JobId, Reference, UploadId,
-    VersionName,
+    AliasName, ArtifactId, AttachmentId, AttachmentName, Digest, ImageName, InvalidText, JobId, Reference, SweepPlanId,
+    UploadId, VersionName,
 };
 
 /// Any error, for a source.
@@ -206,6 +206,7 @@ pub enum Resource {
     Upload(UploadId),
     Blob(Digest),
     Job(JobId),
+    SweepPlan(SweepPlanId),
     /// A thing of an embedder: its kind and its id.
     Other(&'static str, String),
 }
@@ -224,6 +225,7 @@ impl fmt::Display for Resource {
             Self::Upload(id) => write!(f, "upload {id}"),
             Self::Blob(digest) => write!(f, "blob {digest}"),
             Self::Job(id) => write!(f, "job {id}"),
+            Self::SweepPlan(id) => write!(f, "plan {id}"),
             Self::Other(kind, id) => write!(f, "{kind} {id}"),
         }
     }

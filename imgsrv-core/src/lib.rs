@@ -88,6 +88,7 @@
 mod blobs;
 mod catalog;
 mod clock;
+mod collect;
 mod db;
 mod engine;
 mod error;
@@ -110,6 +111,7 @@ mod verify;
 
 pub use blobs::BlobObject;
 pub use clock::Clock;
+pub use collect::Collected;
 pub use db::{Db, Limited, Tx};
 pub use engine::{Builder, Change, Engine, Settings, detached};
 pub use error::{BoxError, Condition, Error, FieldError, Resource, Result};

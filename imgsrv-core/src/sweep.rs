@@ -1,6 +1,6 @@
 //! Tidying: sessions past their time, objects that nothing names, rows that nobody needs.
 //!
-//! Safe to run on every node at once. Blobs are never collected here.
+//! Safe to run on every node at once. Blobs are collected by plans (`collect.rs`).
 
 use chrono::TimeDelta;
 use futures_util::stream::BoxStream;
@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use tracing::Instrument;
 
 use crate::db::jobs::Claimed;
-use crate::db::{Tx, blobs, jobs, parts, uploads};
+use crate::db::{Tx, blobs, jobs, parts, sweeps, uploads};
 use crate::engine::Change;
 use crate::model::{Digest, JobKind, JobOutcome, Subject, UploadId, UploadState};
 use crate::runner::{Failure, Performed};
@@ -159,6 +159,7 @@ impl Engine {
                         // takes the same ones makes it look so too early: then this takes longer, and is right as well.)
                         most = most.max(uploads::prune(tx, before, BATCH).await?);
                     }
+                    sweeps::prune(tx, before).await?;
                     for kind in FORGOTTEN {
                         most = most.max(jobs::prune(tx, *kind, before, BATCH).await?);
                     }
@@ -217,9 +218,10 @@ impl Engine {
         Ok(self.store().delete_all(unknown).await.len() as u64)
     }
 
-    /// The listing as a job: one node a day does it.
+    /// The listing as a job, and the collection of blobs: one node a day does it.
     pub(crate) async fn perform_listing(&self, job: &Claimed) -> Result<Performed, Failure> {
         self.delete_rowless().await?;
+        self.collect_what_is_due().await?;
         let job = job.clone();
         let performed = self
             .detached(|engine| async move {

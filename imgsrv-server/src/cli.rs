@@ -13,6 +13,7 @@ use imgsrv_server::auth;
 
 use crate::config::{Config, NOT_YET};
 use crate::connect::{self, Schema};
+use crate::sweep::{self, SweepArgs};
 use crate::{healthcheck, serve, telemetry, verify};
 
 /// Stores, catalogues, publishes and serves VM and disk images.
@@ -44,6 +45,8 @@ enum Command {
         #[arg(value_name = "DIGEST")]
         digests: Vec<Digest>,
     },
+    /// Tidy now: give up sessions that have expired, and delete what nobody needs
+    Sweep(SweepArgs),
     /// Ask the server that listens where this configuration says whether it is ready
     Healthcheck,
     /// Print the OpenAPI specification
@@ -146,6 +149,7 @@ impl Cli {
             Command::Migrate => connect::migrate(&config).await,
             Command::Check { blob } => check(&config, blob).await,
             Command::Verify { digests } => verify::verify(&config, digests).await,
+            Command::Sweep(args) => sweep::sweep(&config, &args).await,
             Command::Healthcheck => healthcheck::healthcheck(&config).await,
             Command::Openapi => print(&format!("{:#}", imgsrv_server::specification())),
             Command::Completions { shell } => {

@@ -76,6 +76,10 @@ pub(crate) struct Config {
     #[arg(long, global = true, env = "IMGSRV_UPLOAD_TTL", value_name = "DURATION", default_value = "24h", value_parser = positive_duration)]
     upload_ttl: Duration,
 
+    /// How long a blob is kept that no version cites, after it was last used
+    #[arg(long, global = true, env = "IMGSRV_BLOB_RETENTION", value_name = "DURATION", default_value = "168h", value_parser = positive_duration)]
+    blob_retention: Duration,
+
     /// Whether this node works in the background
     #[arg(
         long, global = true, env = "IMGSRV_CAS_PROMOTION_ENABLED", value_name = "BOOL", default_value = "true",
@@ -146,6 +150,7 @@ impl Config {
         }
         Ok(Settings {
             upload_ttl: delta("upload-ttl", self.upload_ttl)?,
+            blob_retention: delta("blob-retention", self.blob_retention)?,
             transfer_memory: self.transfer_memory,
             min_free: self.min_free,
             statement_limit: self.postgres_url.as_ref().and_then(|_| self.postgres.statement_limit()),

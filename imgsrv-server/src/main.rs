@@ -5,6 +5,7 @@ mod config;
 mod connect;
 mod healthcheck;
 mod serve;
+mod sweep;
 mod telemetry;
 mod verify;
 

@@ -8,7 +8,9 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, 
 use super::entity::{artifact, artifact_of_attachment, attachment};
 use super::page::{after, behind, time_and_id};
 use super::{Tx, db_error, from_column, insert_row, to_column};
-use crate::model::{Artifact, ArtifactEntry, ArtifactId, Attachment, AttachmentId, BlobRef, Page, Paged, VersionId};
+use crate::model::{
+    Artifact, ArtifactEntry, ArtifactId, Attachment, AttachmentId, BlobRef, Digest, Page, Paged, VersionId,
+};
 use crate::{Error, Resource, Result};
 
 pub(crate) async fn insert(tx: &Tx, new: Artifact) -> Result<()> {
@@ -120,6 +122,13 @@ pub(crate) async fn attachment(
         .await
         .map_err(db_error)?;
     row.ok_or(Error::NotFound(Resource::Attachment(id)))?.try_into()
+}
+
+/// The digests of what is attached to an artifact.
+pub(crate) async fn attached(db: &impl ConnectionTrait, artifact: ArtifactId) -> Result<Vec<Digest>> {
+    let digests = attachment::Entity::find().select_only().column(attachment::Column::BlobDigest);
+    let digests = digests.filter(attachment::Column::ArtifactId.eq(artifact));
+    digests.into_tuple().all(db).await.map_err(db_error)
 }
 
 pub(crate) async fn delete_attachment(tx: &Tx, artifact: ArtifactId, id: AttachmentId) -> Result<bool> {

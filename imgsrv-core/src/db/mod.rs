@@ -16,6 +16,7 @@ mod page;
 pub(crate) mod parts;
 pub(crate) mod published;
 pub(crate) mod steps;
+pub(crate) mod sweeps;
 pub(crate) mod uploads;
 
 use std::time::Duration;

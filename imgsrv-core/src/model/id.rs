@@ -38,6 +38,10 @@ id!(
     VersionId
 );
 id!(
+    /// A plan of what to collect.
+    SweepPlanId
+);
+id!(
     /// An artifact of a version.
     ArtifactId
 );

@@ -16,6 +16,7 @@ mod nul;
 mod page;
 mod part;
 mod published;
+mod sweep;
 mod text;
 mod upload;
 
@@ -27,7 +28,9 @@ pub use catalog::{
 pub use digest::{Digest, HashChain};
 pub use directory::{DIRECTORIES, NamedFile, file_name, named_files};
 pub use event::{Actor, Event, Subject};
-pub use id::{AliasId, ArtifactId, AttachmentId, EventId, ImageId, JobId, Lease, StepId, UploadId, VersionId};
+pub use id::{
+    AliasId, ArtifactId, AttachmentId, EventId, ImageId, JobId, Lease, StepId, SweepPlanId, UploadId, VersionId,
+};
 pub use job::{Job, JobKind, JobOutcome, JobState, PublishJob, Step, StepState};
 pub use name::{
     AliasName, Architecture, AttachmentName, FileName, Format, ImageName, MediaType, NameInDirectory, OperatingSystem,
@@ -38,6 +41,7 @@ pub(crate) use nul::without_nul;
 pub use page::{Cursor, Page, Paged};
 pub use part::{Etag, Part, PartNumber, PartRef};
 pub use published::{Catalog, Outputs, PublishedImage, PublishedVersion};
+pub use sweep::{PlannedBlob, SweepAction, SweepPlan};
 pub(crate) use text::words;
 pub use text::{InvalidText, Text};
 pub use upload::{NewUpload, Upload, UploadEvent, UploadFilter, UploadState};

@@ -8,6 +8,7 @@ mod backend;
 mod blobs;
 mod cancellation;
 mod catalog;
+mod collect;
 mod errors;
 mod fixture;
 mod gate;
@@ -44,6 +45,7 @@ const FILES: &[(&str, &[(&str, Behaviour)])] = &[
     ("blobs", blobs::BEHAVIOURS),
     ("cancellation", cancellation::BEHAVIOURS),
     ("catalog", catalog::BEHAVIOURS),
+    ("collect", collect::BEHAVIOURS),
     ("errors", errors::BEHAVIOURS),
     ("projections", projections::BEHAVIOURS),
     ("publish", publish::BEHAVIOURS),

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use imgsrv_core::model::{
-    AliasName, BlobState, Digest, ImageName, JobState, NewImage, Scope, Subject, Upload, UploadState, VersionName,
-    VersionState,
+    AliasName, BlobState, Digest, ImageName, JobState, NewImage, Scope, Subject, SweepAction, SweepPlan, Upload,
+    UploadState, VersionName, VersionState,
 };
 use imgsrv_core::publish::{PublishStep, StepContext, StepError, StepOutput};
 use imgsrv_core::sea_orm::ConnectionTrait;
-use imgsrv_core::{Condition, Error, Result};
+use imgsrv_core::{Collected, Condition, Engine, Error, Result};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -45,6 +45,8 @@ crate::behaviours!(
     begin_and_condemn,
     begin_and_delete,
     publish_and_delete_blob,
+    collect_and_begin,
+    collect_and_cite,
     many_jobs_are_claimed_once,
     a_stopping_node_hands_its_job_over,
 );
@@ -633,6 +635,79 @@ async fn begin_and_delete(f: &Fixture) {
     assert_eq!(f.read(&digest).await.expect("a blob"), whole);
     f.tidy().await;
     assert_eq!(f.objects().await.len(), 1);
+}
+
+fn carry_out(engine: &Engine, plan: &SweepPlan) -> impl Future<Output = Result<Collected>> + Send + 'static {
+    let (engine, plan) = (engine.clone(), plan.clone());
+    async move { engine.carry_out(&plan).await }
+}
+
+/// A blob whose time has come, and the plan that says so.
+async fn due(f: &Fixture, whole: &[u8], action: SweepAction) -> SweepPlan {
+    f.upload(whole).await;
+    f.clock.advance(TimeDelta::days(8));
+    let mut plan = f.engine.plan_sweep().await.expect("a plan");
+    if action == SweepAction::Delete {
+        assert_eq!(f.engine.carry_out(&plan).await.expect("carried out").condemned, 1);
+        f.clock.advance(TimeDelta::days(2));
+        plan = f.engine.plan_sweep().await.expect("a plan");
+    }
+    assert_eq!(plan.blobs.iter().map(|blob| blob.action).collect::<Vec<_>>(), [action]);
+    plan
+}
+
+async fn collect_and_begin(f: &Fixture) {
+    let whole = bytes(20, 10);
+    let digest = Digest::of(&whole);
+    for action in [SweepAction::Condemn, SweepAction::Delete] {
+        let plan = due(f, &whole, action).await;
+        let (begun, collected) =
+            race(f, on!(f.engine, begin_upload(promise(&bytes(20, 10)))), carry_out(&f.other, &plan)).await;
+        assert_eq!(begun.expect("a session").state, UploadState::Ready);
+        assert_eq!(collected.expect("carried out"), Collected { kept: 1, ..Collected::default() });
+        assert_eq!(f.blob_state(&digest).await, BlobState::Live);
+
+        let plan = due(f, &whole, action).await;
+        let (collected, begun) =
+            race(f, carry_out(&f.other, &plan), on!(f.engine, begin_upload(promise(&bytes(20, 10))))).await;
+        let (collected, begun) = (collected.expect("carried out"), begun.expect("a session"));
+        assert_eq!(collected.condemned + collected.deleted, 1);
+        if action == SweepAction::Condemn {
+            assert_eq!((begun.state, f.blob_state(&digest).await), (UploadState::Ready, BlobState::Live));
+        } else {
+            assert_eq!(begun.state, UploadState::Created, "it is gone, and its bytes are asked for");
+            let part = f.part(begun.id, 1, &whole).await.expect("a part");
+            f.engine.complete_upload(begun.id, vec![listed(&part)]).await.expect("complete");
+        }
+        assert_eq!(f.read(&digest).await.expect("bytes"), whole);
+    }
+    f.tidy().await;
+}
+
+async fn collect_and_cite(f: &Fixture) {
+    let whole = bytes(21, 10);
+    let cite = |draft: &Draft, format: &str| {
+        let (engine, draft, new) = (f.engine.clone(), draft.clone(), artifact(format, &bytes(21, 10)));
+        async move { engine.add_artifact(&draft.0, &draft.1, new).await }
+    };
+    for (action, formats) in [(SweepAction::Condemn, ["raw", "iso"]), (SweepAction::Delete, ["qcow2", "vmdk"])] {
+        let draft = f.draft_as("debian", formats[0]).await;
+        let plan = due(f, &whole, action).await;
+        let (cited, collected) = race(f, cite(&draft, formats[0]), carry_out(&f.other, &plan)).await;
+        let id = cited.expect("an artifact").id;
+        assert_eq!(collected.expect("carried out").kept, 1);
+        f.engine.remove_artifact(&draft.0, &draft.1, id).await.expect("removed");
+
+        let plan = due(f, &whole, action).await;
+        let (collected, cited) = race(f, carry_out(&f.other, &plan), cite(&draft, formats[1])).await;
+        let (collected, id) = (collected.expect("carried out"), cited.expect("an artifact").id);
+        assert_eq!(collected.condemned + collected.deleted, 1);
+        if action == SweepAction::Condemn {
+            assert_eq!(f.blob_state(&Digest::of(&whole)).await, BlobState::Live, "it was taken back");
+        }
+        f.engine.remove_artifact(&draft.0, &draft.1, id).await.expect("removed");
+    }
+    f.tidy().await;
 }
 
 async fn publish_and_delete_blob(f: &Fixture) {

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 
 use crate::server::{Api, Folder, Server, artifact, attachment, bytes, id};
 
-/// Tables that are read as they are: of one row, or of one for each principal, of whom there are few. Were there many, a
-/// plan for any role would still be one for the role that nearly all have.
-const SMALL: &[&str] = &["catalog_generation", "instance", "seaql_migrations", "principal_roles"];
+/// Tables that are read as they are: of one row, of one for each day of a month, or of one for each principal, of whom
+/// there are few. Were there many, a plan for any role would still be one for the role that nearly all have.
+const SMALL: &[&str] = &["catalog_generation", "instance", "seaql_migrations", "principal_roles", "sweep_plans"];
 
 /// More rows than any query has to look at: as many as a sweep takes at once, and some more.
 const ROWS_MAX: f64 = 2_000.0;

@@ -52,6 +52,7 @@ mod server;
 mod sessions;
 mod stopping;
 mod streams;
+mod sweeping;
 mod tls;
 mod uploads;
 mod vanished;

@@ -151,6 +151,12 @@ create table if not exists blob_segments (
   primary key (digest, seq)
 );
 
+create table if not exists sweep_plans (
+  id uuid primary key,
+  created_at timestamptz not null,
+  plan jsonb not null
+);
+
 create table if not exists jobs (
   id uuid primary key,
   kind text not null,

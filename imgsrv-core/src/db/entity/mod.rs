@@ -18,6 +18,7 @@ pub(crate) mod job;
 pub(crate) mod part;
 pub(crate) mod part_attempt;
 pub(crate) mod publish_step;
+pub(crate) mod sweep_plan;
 pub(crate) mod upload;
 pub(crate) mod version;
 
@@ -32,7 +33,19 @@ macro_rules! never_counted {
     };
 }
 
-never_counted!(AliasId, ArtifactId, AttachmentId, Digest, EventId, ImageId, JobId, StepId, UploadId, VersionId);
+never_counted!(
+    AliasId,
+    ArtifactId,
+    AttachmentId,
+    Digest,
+    EventId,
+    ImageId,
+    JobId,
+    StepId,
+    SweepPlanId,
+    UploadId,
+    VersionId
+);
 
 pub(crate) fn upload_of_part() -> RelationDef {
     part::Entity::belongs_to(upload::Entity).from(part::Column::UploadId).to(upload::Column::Id).into()
