@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::blobs::pieces;
-use crate::db::entity::blob_segment;
-use crate::db::{Tx, blobs};
+use crate::db::entity::{blob, blob_segment};
+use crate::db::{Tx, blobs, from_column};
 use crate::engine::Change;
 use crate::model::{BlobState, Digest, HashChain, Subject};
 use crate::stream::{Next, Reading};
@@ -41,12 +41,14 @@ impl Engine {
     /// does not answer.
     pub async fn verify_blob(&self, digest: &Digest) -> Result<Verdict> {
         loop {
-            let blob = blobs::get(self.db().reader(), digest).await?;
+            let unknown = || Error::NotFound(Resource::Blob(digest.clone()));
+            let blob = blobs::find(self.db().reader(), digest).await?.ok_or_else(unknown)?;
+            let size = from_column("blobs", blob.size)?;
             if blob.state == BlobState::Deleting {
-                return Err(Error::NotFound(Resource::Blob(digest.clone())));
+                return Err(unknown());
             }
-            let segments = blobs::segments(self.db().reader(), digest, 0, blob.size).await?;
-            let Some(found) = self.hash_segments(digest, blob.size, &segments).await? else {
+            let segments = blobs::segments(self.db().reader(), digest, 0, size).await?;
+            let Some(found) = self.hash_segments(digest, size, &segments).await? else {
                 return Ok(Verdict::Missing);
             };
             if found == *digest {
@@ -57,7 +59,7 @@ impl Engine {
                 }
                 return Ok(Verdict::Whole);
             }
-            if self.quarantine(digest, blob.size, segments, &found).await? {
+            if self.quarantine(blob, segments, &found).await? {
                 return Ok(Verdict::Different { found });
             }
         }
@@ -89,27 +91,24 @@ impl Engine {
         }
     }
 
-    /// Quarantines a blob, unless it was healed since and consists of other objects now.
-    async fn quarantine(
-        &self,
-        digest: &Digest,
-        size: u64,
-        read: Vec<blob_segment::Model>,
-        found: &Digest,
-    ) -> Result<bool> {
+    /// Quarantines a blob, unless somebody has healed it or found it whole since it was read.
+    async fn quarantine(&self, read: blob::Model, of: Vec<blob_segment::Model>, found: &Digest) -> Result<bool> {
         const FROM: &[BlobState] = &[BlobState::Live, BlobState::Condemned, BlobState::Damaged];
-        tracing::error!(%digest, %found, "a blob has other bytes than those that were uploaded");
-        let digest = digest.clone();
+        tracing::error!(digest = %read.digest, %found, "a blob has other bytes than those that were uploaded");
+        let size = from_column("blobs", read.size)?;
         self.detached(move |engine| async move {
+            let digest = &read.digest;
             let quarantine = async |tx: &Tx| {
-                let before = blobs::hold(tx, &digest, FROM).await?;
-                let now = blobs::segments(tx, &digest, 0, size).await?;
-                if !now.iter().map(|segment| &segment.key).eq(read.iter().map(|segment| &segment.key)) {
+                let before = blobs::hold(tx, digest, FROM).await?;
+                let now = blobs::segments(tx, digest, 0, size).await?;
+                let same = now.iter().map(|segment| &segment.key).eq(of.iter().map(|segment| &segment.key));
+                let checked_at = blobs::find(tx, digest).await?.map(|row| row.checked_at);
+                if !same || checked_at != Some(read.checked_at) {
                     return Ok(false);
                 }
                 if let Some(before) = before {
-                    blobs::set_state(tx, &digest, BlobState::Quarantined).await?;
-                    let change = Change::new(Subject::Blob, &digest, "quarantined");
+                    blobs::set_state(tx, digest, BlobState::Quarantined).await?;
+                    let change = Change::new(Subject::Blob, digest, "quarantined");
                     engine.record(tx, change.from(before).to(BlobState::Quarantined)).await?;
                 }
                 Ok(true)
