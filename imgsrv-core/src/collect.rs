@@ -97,11 +97,12 @@ impl Engine {
         self.detached(|engine| async move {
             let now = engine.clock().now();
             let collect = async |tx: &Tx| {
-                if !sweeps::take(tx, &digest, action, &plan, now).await? {
+                if !sweeps::hold(tx, &digest, action, &plan).await? {
                     return Ok(false);
                 }
                 let change = match action {
                     SweepAction::Condemn => {
+                        sweeps::condemn(tx, &digest, now).await?;
                         Change::new(Subject::Blob, &digest, "condemned").from(BlobState::Live).to(BlobState::Condemned)
                     }
                     SweepAction::Delete => {

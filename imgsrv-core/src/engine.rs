@@ -1,7 +1,8 @@
 //! The engine: one cheap handle on everything.
 
+use std::collections::HashSet;
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use crate::db::{Db, Tx};
 use crate::hashing::HashPool;
 use crate::memory::Memory;
-use crate::model::{Actor, Event, ImageName, Subject};
+use crate::model::{Actor, Digest, Event, ImageName, Subject};
 use crate::projection::{Projection, Projections};
 use crate::publish::{self, PublishStep};
 use crate::store::{Key, Store};
@@ -41,6 +42,8 @@ struct Inner {
     memory: Memory,
     hashing: HashPool,
     work: Notify,
+    /// Blobs that are being verified because a reader came upon wrong bytes.
+    doubted: Mutex<HashSet<Digest>>,
     /// What the store is called in the database; none where it was not looked at.
     store_name: Option<Uuid>,
 }
@@ -180,6 +183,7 @@ impl Builder {
             memory,
             hashing: HashPool::new(),
             work: Notify::new(),
+            doubted: Mutex::default(),
             store_name,
         };
         let engine = Engine { inner: Arc::new(inner), actor: Actor::system() };
@@ -328,6 +332,10 @@ impl Engine {
 
     pub(crate) fn hashing(&self) -> &HashPool {
         &self.inner.hashing
+    }
+
+    pub(crate) fn doubted(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.inner.doubted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn steps(&self) -> &[Arc<dyn PublishStep>] {

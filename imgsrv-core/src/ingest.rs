@@ -1,12 +1,13 @@
 //! The worker's half of an upload: reading what no hash chain covers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::db::entity::part;
 use crate::db::jobs::Claimed;
 use crate::db::{from_column, jobs, parts, uploads};
 use crate::engine::Change;
-use crate::model::{Digest, JobOutcome, Subject, UploadEvent, UploadId, UploadState};
+use crate::model::{Digest, HashChain, JobOutcome, Subject, UploadEvent, UploadId, UploadState};
 use crate::runner::{Failure, Performed};
 use crate::stream::{Next, Piece, Reading};
 use crate::uploads::verified_prefix;
@@ -69,24 +70,30 @@ impl Engine {
 
     async fn hash_parts(&self, parts: &[part::Model]) -> Result<Digest, Failure> {
         let (verified, chain) = verified_prefix(parts)?;
-        let mut chain = chain.unwrap_or_default();
         let rest = parts[verified..].iter().filter(|part| part.size > 0);
         let pieces = rest
             .map(|part| {
                 Ok(Piece { key: part.key.clone(), start: 0, end: from_column("parts", part.size)?, etag: None })
             })
             .collect::<Result<_>>()?;
+        self.hash_pieces(chain.unwrap_or_default(), pieces).await?.map_err(|piece| {
+            tracing::error!(key = piece.key, "an object of an upload is missing or short");
+            Failure::Reject("bytes of the upload were lost in the store: send them again".to_owned())
+        })
+    }
+
+    /// The digest of what was hashed and these pieces behind it, or the piece that is broken.
+    pub(crate) async fn hash_pieces(
+        &self,
+        mut chain: HashChain,
+        pieces: VecDeque<Piece>,
+    ) -> Result<std::result::Result<Digest, Piece>> {
         let mut reading = Reading::new(Arc::clone(self.store()), self.memory().inbound.clone(), pieces);
         loop {
             match reading.next().await? {
                 Next::Chunk(buffer, _grant) => chain = self.hashing().feed(chain, buffer.collect()).await?,
-                Next::Broken(_, piece) => {
-                    tracing::error!(key = piece.key, "an object of an upload is missing or short");
-                    return Err(Failure::Reject(
-                        "bytes of the upload were lost in the store: send them again".to_owned(),
-                    ));
-                }
-                Next::End => return Ok(chain.digest()),
+                Next::Broken(_, piece) => return Ok(Err(piece)),
+                Next::End => return Ok(Ok(chain.digest())),
             }
         }
     }

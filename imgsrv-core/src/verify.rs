@@ -1,13 +1,10 @@
 //! Whether the bytes that the store has are those that were published.
 
-use std::sync::Arc;
-
 use crate::blobs::pieces;
 use crate::db::entity::{blob, blob_segment};
 use crate::db::{Tx, blobs, from_column};
 use crate::engine::Change;
 use crate::model::{BlobState, Digest, HashChain, Subject};
-use crate::stream::{Next, Reading};
 use crate::{Engine, Error, Resource, Result};
 
 /// What became of verifying a blob.
@@ -77,16 +74,11 @@ impl Engine {
         for piece in &mut pieces {
             piece.etag = None;
         }
-        let mut reading = Reading::new(Arc::clone(self.store()), self.memory().inbound.clone(), pieces);
-        let mut chain = HashChain::default();
-        loop {
-            match reading.next().await? {
-                Next::Chunk(buffer, _grant) => chain = self.hashing().feed(chain, Iterator::collect(buffer)).await?,
-                Next::Broken(_, piece) => {
-                    self.note_missing(digest.clone(), piece.key).await;
-                    return Ok(None);
-                }
-                Next::End => return Ok(Some(chain.digest())),
+        match self.hash_pieces(HashChain::default(), pieces).await? {
+            Ok(found) => Ok(Some(found)),
+            Err(piece) => {
+                self.note_missing(digest.clone(), piece.key).await;
+                Ok(None)
             }
         }
     }
@@ -118,10 +110,15 @@ impl Engine {
         .await
     }
 
-    /// One wrong read may have been the fault of the way here: the blob is read again before it is judged.
+    /// One wrong read may have been the fault of the way here: the blob is read again before it is judged. Once, however
+    /// many readers came upon it.
     pub(crate) async fn doubt(&self, digest: &Digest) {
+        if !self.doubted().insert(digest.clone()) {
+            return;
+        }
         if let Err(err) = self.verify_blob(digest).await {
             tracing::error!(error = err.chain(), %digest, "a blob that was read wrong could not be verified");
         }
+        self.doubted().remove(digest);
     }
 }

@@ -41,7 +41,7 @@ pub(crate) async fn hold(tx: &Tx, digest: &Digest, states: &[BlobState]) -> Resu
 }
 
 /// Takes the lock and leaves the state alone: what it returns is then the state that is left.
-fn guarded(digest: &Digest, from: &[BlobState]) -> UpdateMany<blob::Entity> {
+pub(super) fn guarded(digest: &Digest, from: &[BlobState]) -> UpdateMany<blob::Entity> {
     blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::col(blob::Column::State))
         .filter(blob::Column::Digest.eq(digest.clone()))

@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SimpleExpr};
-use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
+use super::blobs::guarded;
 use super::entity::{artifact, attachment, blob, sweep_plan, upload};
 use super::{Tx, db_error, from_column, hit, insert_row};
 use crate::model::{BlobState, Digest, PlannedBlob, SweepAction, SweepPlan, SweepPlanId, UploadState};
@@ -34,13 +35,19 @@ fn unneeded() -> Condition {
         .fold(Condition::all(), |all, query| all.add(Expr::exists(query).not()))
 }
 
-/// What is past its time: live and last used before the one, or condemned before the other.
+/// The state in which a blob waits for the action.
+fn waiting(action: SweepAction) -> BlobState {
+    match action {
+        SweepAction::Condemn => BlobState::Live,
+        SweepAction::Delete => BlobState::Condemned,
+    }
+}
+
+/// Whether its time has come: last used before the one moment, or condemned before the other.
 fn past(action: SweepAction, used_before: DateTime<Utc>, condemned_before: DateTime<Utc>) -> SimpleExpr {
     match action {
-        SweepAction::Condemn => blob::Column::State.eq(BlobState::Live).and(blob::Column::LastUsedAt.lt(used_before)),
-        SweepAction::Delete => {
-            blob::Column::State.eq(BlobState::Condemned).and(blob::Column::CondemnedAt.lt(condemned_before))
-        }
+        SweepAction::Condemn => blob::Column::LastUsedAt.lt(used_before),
+        SweepAction::Delete => blob::Column::CondemnedAt.lt(condemned_before),
     }
 }
 
@@ -57,6 +64,7 @@ pub(crate) async fn due(
             .select_only()
             .column(blob::Column::Digest)
             .column(blob::Column::Size)
+            .filter(blob::Column::State.eq(waiting(*action)))
             .filter(past(*action, used_before, condemned_before))
             .filter(unneeded())
             .order_by_asc(blob::Column::Digest)
@@ -85,47 +93,31 @@ pub(crate) async fn stored_bytes(db: &impl ConnectionTrait) -> Result<u64> {
     from_column("blobs", sum.unwrap_or_default())
 }
 
-/// Takes the blob's row if its time has come, and moves it on. Whoever cites it moves its `last_used_at` first, under the
-/// same lock, so that this then hits nothing; whether it is needed is asked under the lock.
-pub(crate) async fn take(
-    tx: &Tx,
-    digest: &Digest,
-    action: SweepAction,
-    plan: &SweepPlan,
-    now: DateTime<Utc>,
-) -> Result<bool> {
-    let to = match action {
-        SweepAction::Condemn => BlobState::Condemned,
-        SweepAction::Delete => BlobState::Deleting,
-    };
-    let mut take: UpdateMany<blob::Entity> = blob::Entity::update_many()
-        .filter(blob::Column::Digest.eq(digest.clone()))
-        .filter(past(action, plan.used_before, plan.condemned_before));
-    // A published version's blob cannot even be moved to `deleting`: the triggers see to that. So the row is locked first.
-    take = take.col_expr(blob::Column::State, Expr::col(blob::Column::State));
-    if !hit(tx, take).await? {
+/// Holds a blob if its time has come and nobody needs it. Whoever cites it moves its `last_used_at` or its state first,
+/// under the same lock, so that this then hits nothing; whether it is needed is asked under the lock.
+pub(crate) async fn hold(tx: &Tx, digest: &Digest, action: SweepAction, plan: &SweepPlan) -> Result<bool> {
+    let due = past(action, plan.used_before, plan.condemned_before);
+    if !hit(tx, guarded(digest, &[waiting(action)]).filter(due)).await? {
         return Ok(false);
     }
-    let unneeded = blob::Entity::find_by_id(digest.clone()).filter(unneeded()).one(tx).await.map_err(db_error)?;
-    if unneeded.is_none() {
-        return Ok(false);
-    }
-    let moved = blob::Entity::update_many()
-        .col_expr(blob::Column::State, Expr::value(to))
-        .col_expr(blob::Column::CondemnedAt, Expr::value(Some(now)))
-        .filter(blob::Column::Digest.eq(digest.clone()));
-    hit(tx, moved).await
+    let held = blob::Entity::find_by_id(digest.clone()).filter(unneeded()).one(tx).await.map_err(db_error)?;
+    Ok(held.is_some())
 }
 
-/// Forgets a blob that is being deleted and has no segments any more.
-pub(crate) async fn forget(tx: &Tx, digest: &Digest) -> Result<bool> {
-    let forgotten = blob::Entity::delete_many()
-        .filter(blob::Column::Digest.eq(digest.clone()))
-        .filter(blob::Column::State.eq(BlobState::Deleting))
-        .exec(tx)
-        .await
-        .map_err(db_error)?;
-    Ok(forgotten.rows_affected == 1)
+/// `live → condemned`, for a blob that is held.
+pub(crate) async fn condemn(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<()> {
+    let condemned = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(BlobState::Condemned))
+        .col_expr(blob::Column::CondemnedAt, Expr::value(Some(now)))
+        .filter(blob::Column::Digest.eq(digest.clone()));
+    hit(tx, condemned).await?;
+    Ok(())
+}
+
+/// Forgets a blob that is held and has no segments any more.
+pub(crate) async fn forget(tx: &Tx, digest: &Digest) -> Result<()> {
+    blob::Entity::delete_by_id(digest.clone()).exec(tx).await.map_err(db_error)?;
+    Ok(())
 }
 
 /// The catalogue has let go of a blob: its time begins now.
