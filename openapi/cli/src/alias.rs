@@ -31,12 +31,12 @@ enum AliasCommand {
     Remove { image: ImageName, alias: AliasName },
 }
 
-pub(crate) async fn alias(args: AliasArgs, report: &Report, json: bool) -> Result<(), Failure> {
+pub(crate) async fn alias(args: AliasArgs, report: &Report) -> Result<(), Failure> {
     let remote = args.common.connect()?;
     match args.command {
         AliasCommand::List { image } => {
             let aliases = aliases(&remote, report, &image).await?;
-            if json {
+            if report.is_json() {
                 return print_json(&json!({ "aliases": aliases }));
             }
             let row = |alias: &Alias| [alias.alias.to_string(), alias.version.to_string(), day(alias.updated_at)];

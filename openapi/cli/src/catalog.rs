@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use imgsrv_client::Client;
-use imgsrv_client::types::{Alias, Cursor, Image, ImageName, Manifest, ManifestEntry, Version, VersionState};
+use imgsrv_client::types::{Alias, Artifact, Cursor, Image, ImageName, Manifest, ManifestEntry, Version, VersionState};
 use indicatif::HumanBytes;
 use serde_json::json;
 
@@ -58,14 +58,14 @@ pub struct ShowArgs {
     pub(crate) common: Common,
 }
 
-pub(crate) async fn images(args: ImagesArgs, report: &Report, json: bool) -> Result<(), Failure> {
+pub(crate) async fn images(args: ImagesArgs, report: &Report) -> Result<(), Failure> {
     let remote = args.common.connect()?;
     let images: Vec<Image> = pages(async |cursor| {
         let ask = async |client: &Client| paged!(client.list_images(), cursor).send().await;
         remote.ask(report, ask).await.map(|list| (list.images, list.next_cursor))
     })
     .await?;
-    if json {
+    if report.is_json() {
         return print_json(&json!({ "images": images }));
     }
     let row = |image: &Image| {
@@ -75,7 +75,7 @@ pub(crate) async fn images(args: ImagesArgs, report: &Report, json: bool) -> Res
     table::print(["NAME", "CHANGED", "TITLE"], &images.iter().map(row).collect::<Vec<_>>())
 }
 
-pub(crate) async fn versions(args: VersionsArgs, report: &Report, json: bool) -> Result<(), Failure> {
+pub(crate) async fn versions(args: VersionsArgs, report: &Report) -> Result<(), Failure> {
     let remote = args.common.connect()?;
     let (image, state) = (&args.image, args.state);
     let versions: Vec<Version> = pages(async |cursor| {
@@ -85,7 +85,7 @@ pub(crate) async fn versions(args: VersionsArgs, report: &Report, json: bool) ->
         remote.ask(report, ask).await.map(|list| (list.versions, list.next_cursor))
     })
     .await?;
-    if json {
+    if report.is_json() {
         return print_json(&json!({ "versions": versions }));
     }
     let aliases = aliases(&remote, report, image).await?;
@@ -96,13 +96,10 @@ pub(crate) async fn versions(args: VersionsArgs, report: &Report, json: bool) ->
     table::print(["VERSION", "STATE", "SINCE", "ALIASES"], &versions.iter().map(row).collect::<Vec<_>>())
 }
 
-pub(crate) async fn show(args: ShowArgs, report: &Report, json: bool) -> Result<(), Failure> {
+pub(crate) async fn show(args: ShowArgs, report: &Report) -> Result<(), Failure> {
     let remote = args.common.connect()?;
     let Target { image, reference } = &args.target;
-    let manifest = match remote
-        .ask(report, async |client| client.resolve().image(image.as_str()).reference(reference.as_str()).send().await)
-        .await
-    {
+    let manifest = match resolve(&remote, report, &args.target).await {
         Ok(version) => manifest(&remote, report, image, version.version.as_str()).await?,
         // A draft has no reference, but a name.
         Err(failure) if failure.kind() == Kind::NotFound => {
@@ -111,7 +108,7 @@ pub(crate) async fn show(args: ShowArgs, report: &Report, json: bool) -> Result<
         }
         Err(failure) => return Err(failure),
     };
-    if json {
+    if report.is_json() {
         return print_json(&json!(manifest));
     }
     let version = &manifest.version;
@@ -121,11 +118,8 @@ pub(crate) async fn show(args: ShowArgs, report: &Report, json: bool) -> Result<
     print_line(&format!("{}:{} {} {}{aliases}", **image, *version.version, version.state, day(since)))?;
     let mut rows = Vec::new();
     for ManifestEntry { artifact, attachments, .. } in manifest.artifacts {
-        let kind = [&*artifact.operating_system, &*artifact.architecture, &*artifact.variant]
-            .map(ToString::to_string)
-            .join("/");
         rows.push([
-            kind,
+            kind(&artifact),
             artifact.format.to_string(),
             size(artifact.primary_blob_size_bytes),
             artifact.primary_blob_digest.to_string(),
@@ -142,8 +136,25 @@ pub(crate) async fn show(args: ShowArgs, report: &Report, json: bool) -> Result<
     table::print(["ARTIFACT", "FORMAT, ATTACHMENT", "SIZE", "DIGEST"], &rows)
 }
 
-async fn manifest(remote: &Remote, report: &Report, image: &ImageName, version: &str) -> Result<Manifest, Failure> {
+pub(crate) async fn manifest(
+    remote: &Remote,
+    report: &Report,
+    image: &ImageName,
+    version: &str,
+) -> Result<Manifest, Failure> {
     remote.ask(report, async |client| client.get_manifest().image(image.as_str()).version(version).send().await).await
+}
+
+pub(crate) async fn resolve(remote: &Remote, report: &Report, target: &Target) -> Result<Version, Failure> {
+    let Target { image, reference } = target;
+    let ask = async |client: &Client| client.resolve().image(image.as_str()).reference(reference.as_str()).send().await;
+    remote.ask(report, ask).await
+}
+
+/// What tells an artifact from others of its format.
+pub(crate) fn kind(artifact: &Artifact) -> String {
+    let Artifact { operating_system, architecture, variant, .. } = artifact;
+    format!("{}/{}/{}", **operating_system, **architecture, **variant)
 }
 
 pub(crate) async fn aliases(remote: &Remote, report: &Report, image: &ImageName) -> Result<Vec<Alias>, Failure> {

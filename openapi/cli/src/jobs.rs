@@ -33,7 +33,7 @@ enum JobsCommand {
     Abandon { job: Uuid },
 }
 
-pub(crate) async fn jobs(args: JobsArgs, report: &Report, json: bool) -> Result<(), Failure> {
+pub(crate) async fn jobs(args: JobsArgs, report: &Report) -> Result<(), Failure> {
     let remote = args.common.connect()?;
     let id = match args.command {
         JobsCommand::Show { job } => job,
@@ -51,7 +51,7 @@ pub(crate) async fn jobs(args: JobsArgs, report: &Report, json: bool) -> Result<
         }
     };
     let job = get_job(&remote, report, id).await?;
-    if json {
+    if report.is_json() {
         return print_json(&json!(job));
     }
     let PublishJob { image_name, version, state, failure_message, .. } = &job;

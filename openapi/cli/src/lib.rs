@@ -81,16 +81,15 @@ impl Command {
 /// # Errors
 /// Whatever ends it early. [`Failure::code`] is what the process should exit with.
 pub async fn run(command: Command) -> Result<(), Failure> {
-    let json = command.json();
-    let report = Report::new(json);
+    let report = Report::new(command.json());
     let done = match command {
         Command::Push(args) => push::push(args, &report).await,
-        Command::Pull(args) => pull::pull(args, &report, json).await,
-        Command::Images(args) => catalog::images(args, &report, json).await,
-        Command::Versions(args) => catalog::versions(args, &report, json).await,
-        Command::Show(args) => catalog::show(args, &report, json).await,
-        Command::Alias(args) => alias::alias(args, &report, json).await,
-        Command::Jobs(args) => jobs::jobs(args, &report, json).await,
+        Command::Pull(args) => pull::pull(args, &report).await,
+        Command::Images(args) => catalog::images(args, &report).await,
+        Command::Versions(args) => catalog::versions(args, &report).await,
+        Command::Show(args) => catalog::show(args, &report).await,
+        Command::Alias(args) => alias::alias(args, &report).await,
+        Command::Jobs(args) => jobs::jobs(args, &report).await,
         Command::Login(args) => login::login(args, &report).await,
     };
     if let Err(failure) = &done {

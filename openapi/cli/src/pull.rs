@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use futures_util::TryStreamExt;
 use imgsrv_client::types::{
-    Architecture, Artifact, AttachmentName, Digest, DirectoryFile, Format, OperatingSystem, Variant, VersionName,
+    Architecture, Artifact, AttachmentName, Digest, DirectoryFile, Format, OperatingSystem, Variant,
 };
 use sha2::Digest as _;
 use sha2::Sha256;
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::timeout;
 
+use crate::catalog::{kind, manifest, resolve};
 use crate::failure::{Failure, Kind};
 use crate::local::{self, LocalFile, hash_all};
 use crate::push::formats;
@@ -63,19 +64,19 @@ pub struct PullArgs {
     pub(crate) common: Common,
 }
 
-pub(crate) async fn pull(args: PullArgs, report: &Report, json: bool) -> Result<(), Failure> {
+pub(crate) async fn pull(args: PullArgs, report: &Report) -> Result<(), Failure> {
     let remote = args.common.connect()?;
     let wanted = choose(&args, &remote, report).await?;
     let download = Download { remote: &remote, report, wanted: &wanted };
     if args.output.as_deref() == Some(Path::new("-")) {
-        if json {
+        if report.is_json() {
             return Err(Failure::usage("--json: standard output is taken by the file"));
         }
         return download.to_standard_output().await;
     }
     let path = destination(args.output.as_deref(), &wanted)?;
     download.to_file(&path, args.force).await?;
-    if !json {
+    if !report.is_json() {
         print_line(&path.display().to_string())?;
     }
     Ok(())
@@ -89,21 +90,16 @@ struct Wanted {
 }
 
 async fn choose(args: &PullArgs, remote: &Remote, report: &Report) -> Result<Wanted, Failure> {
-    let Target { image, reference } = &args.target;
-    let version: VersionName = remote
-        .ask(report, async |client| client.resolve().image(image.as_str()).reference(reference.as_str()).send().await)
-        .await?
-        .version;
-    let manifest = remote
-        .ask(report, async |client| client.get_manifest().image(image.as_str()).version(version.as_str()).send().await)
-        .await?;
+    let image = &args.target.image;
+    let version = resolve(remote, report, &args.target).await?.version;
+    let manifest = manifest(remote, report, image, &version).await?;
     let fits: Vec<&Artifact> =
         manifest.artifacts.iter().map(|entry| &entry.artifact).filter(|artifact| args.fits(artifact)).collect();
     let artifact = match fits[..] {
         [artifact] => artifact,
         [] => return Err(Failure::new(Kind::NotFound, format!("{}: no artifact of it is such a one", args.target))),
         _ => {
-            let all: Vec<_> = fits.iter().map(|artifact| described(artifact)).collect();
+            let all: Vec<_> = fits.iter().map(|artifact| format!("{}/{}", kind(artifact), artifact.format)).collect();
             let line = "several artifacts; choose one with --os, --arch, --variant and --format";
             return Err(Failure::usage(format!("{}: {line}: {}", args.target, all.join(", "))));
         }
@@ -125,11 +121,6 @@ async fn choose(args: &PullArgs, remote: &Remote, report: &Report) -> Result<Wan
     let mut files = directory.files.into_iter();
     let file = files.find(|file| file.artifact_id == artifact.id && file.attachment_id == attachment);
     file.ok_or_else(|| Failure::other("the server does not list the file")).and_then(Wanted::new)
-}
-
-fn described(artifact: &Artifact) -> String {
-    let Artifact { operating_system, architecture, variant, format, .. } = artifact;
-    format!("{}/{}/{}/{format}", **operating_system, **architecture, **variant)
 }
 
 impl PullArgs {

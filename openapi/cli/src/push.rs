@@ -15,6 +15,7 @@ use imgsrv_client::types::{
 };
 use uuid::Uuid;
 
+use crate::catalog::manifest;
 use crate::failure::{Failure, Kind};
 use crate::guess;
 use crate::layout::USUAL_PART;
@@ -250,13 +251,7 @@ impl Release<'_> {
 
     async fn manifest(&self) -> Result<Option<Manifest>, Failure> {
         let PushArgs { image, version, .. } = self.args;
-        let manifest = self
-            .remote
-            .ask(self.report, async |client| {
-                client.get_manifest().image(image.as_str()).version(version.as_str()).send().await
-            })
-            .await;
-        match manifest {
+        match manifest(self.remote, self.report, image, version).await {
             Ok(manifest) => Ok(Some(manifest)),
             Err(failure) if failure.kind() == Kind::NotFound => Ok(None),
             Err(failure) => Err(failure),

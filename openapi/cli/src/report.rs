@@ -161,6 +161,11 @@ impl Report {
         Self { mode, bars: MultiProgress::with_draw_target(target) }
     }
 
+    /// Whether it is JSON that was asked for.
+    pub(crate) fn is_json(&self) -> bool {
+        self.mode == Mode::Events
+    }
+
     pub(crate) fn say(&self, event: &Event<'_>) {
         match self.mode {
             Mode::Events => self.event(&serde_json::to_string(event).unwrap_or_default()),
