@@ -14,6 +14,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::db::{Db, Tx};
+use crate::faults::Faults;
 use crate::hashing::HashPool;
 use crate::memory::Memory;
 use crate::model::{Actor, Digest, Event, ImageName, Subject};
@@ -106,6 +107,7 @@ pub struct Builder {
     steps: Vec<Arc<dyn PublishStep>>,
     projections: Vec<Arc<dyn Projection>>,
     checks_store: bool,
+    faults: Faults,
 }
 
 impl Builder {
@@ -149,6 +151,15 @@ impl Builder {
         self
     }
 
+    /// Lets something go wrong, instead of what the environment says ([`FaultPlan::from_env`]).
+    ///
+    /// [`FaultPlan::from_env`]: crate::testing::FaultPlan::from_env
+    #[cfg(feature = "testing")]
+    pub fn faults(mut self, plan: crate::testing::FaultPlan) -> Self {
+        self.faults = Faults::of(plan);
+        self
+    }
+
     /// Checks that everything is as the engine needs it, and hands it out.
     ///
     /// # Errors
@@ -157,8 +168,8 @@ impl Builder {
     /// the names of steps or of projections clash.
     pub async fn build(self) -> Result<Engine> {
         let reader = self.reader.unwrap_or_else(|| self.writer.clone());
-        let db = Db::new(self.writer, reader, self.settings.statement_limit);
-        let store = Arc::new(Store::new(self.store));
+        let db = Db::new(self.writer, reader, self.settings.statement_limit, self.faults.clone());
+        let store = Arc::new(Store::new(self.store, self.faults));
         let steps = publish::with_built_in(self.steps)?;
         let projections = Projections::new(self.projections)?;
         check_migrations(&db).await?;
@@ -262,6 +273,7 @@ impl Engine {
             steps: Vec::new(),
             projections: Vec::new(),
             checks_store: true,
+            faults: Faults::from_env(),
         }
     }
 

@@ -92,6 +92,7 @@ mod collect;
 mod db;
 mod engine;
 mod error;
+mod faults;
 mod hashing;
 mod ingest;
 mod memory;

@@ -21,6 +21,7 @@ use uuid::fmt::Hyphenated;
 
 pub(crate) use writer::ObjectWriter;
 
+use crate::faults::Faults;
 use crate::model::{Digest, PartNumber, UploadId};
 use crate::{Error, Result};
 
@@ -95,6 +96,7 @@ pub(crate) struct Store {
     operator: Operator,
     folders: Option<Folders>,
     closing: Semaphore,
+    faults: Faults,
 }
 
 /// How many files are synced at once: enough for a journal to take several in one go.
@@ -104,15 +106,15 @@ const CLOSING: usize = 16;
 const TAIL: usize = 4 << 10;
 
 impl Store {
-    pub(crate) fn new(operator: Operator) -> Self {
+    pub(crate) fn new(operator: Operator, faults: Faults) -> Self {
         let info = operator.info();
         let folders = (info.scheme() == "fs").then(|| Folders::new(PathBuf::from(info.root())));
-        Self { operator, folders, closing: Semaphore::new(CLOSING) }
+        Self { operator, folders, closing: Semaphore::new(CLOSING), faults }
     }
 
     #[cfg(test)]
     pub(crate) fn in_memory() -> Self {
-        Self::new(Operator::new(opendal::services::Memory::default()).expect("a store in memory"))
+        Self::new(Operator::new(opendal::services::Memory::default()).expect("a store in memory"), Faults::default())
     }
 
     /// Whether the objects are behind a network.
@@ -127,34 +129,38 @@ impl Store {
     /// Refuses when less than `min_free` bytes are left.
     pub(crate) async fn check_room(&self, min_free: u64) -> Result<()> {
         let Some(folders) = &self.folders else { return Ok(()) };
+        let passing = self.faults.pass("store.room").await?;
         let root = folders.root.clone();
         let free = blocking(move || {
             let stat = rustix::fs::statvfs(&root)?;
             Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
         })
         .await?;
-        if free < min_free { Err(Error::StorageFull) } else { Ok(()) }
+        if free < min_free { Err(Error::StorageFull) } else { passing.done(()) }
     }
 
     /// Begins an object.
     pub(crate) async fn writer(&self, key: &str) -> Result<ObjectWriter<'_>> {
+        let passing = self.faults.pass("store.open").await?;
         let inner = self.operator.writer(key).await.map_err(store_error)?;
-        Ok(ObjectWriter::new(self, inner, key))
+        passing.done(ObjectWriter::new(self, inner, key))
     }
 
     /// The size of an object; `None` when there is none.
     pub(crate) async fn size(&self, key: &str) -> Result<Option<u64>> {
+        let passing = self.faults.pass("store.size").await?;
         match self.operator.stat(key).await {
-            Ok(metadata) => Ok(Some(metadata.content_length())),
-            Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
+            Ok(metadata) => passing.done(Some(metadata.content_length())),
+            Err(err) if err.kind() == ErrorKind::NotFound => passing.done(None),
             Err(err) => Err(store_error(err)),
         }
     }
 
     /// The bytes of an object from `start` to `end`; `None` when the object is missing or ends before `end`.
     pub(crate) async fn read(&self, key: &str, start: u64, end: u64) -> Result<Option<Buffer>> {
+        let passing = self.faults.pass("store.read").await?;
         match self.operator.read_with(key).range(start..end).await {
-            Ok(buffer) if buffer.len() as u64 == end - start => Ok(Some(buffer)),
+            Ok(buffer) if buffer.len() as u64 == end - start => passing.done(Some(buffer)),
             Ok(_) => Ok(None),
             Err(err) if err.kind() == ErrorKind::NotFound || err.kind() == ErrorKind::RangeNotSatisfied => Ok(None),
             // Stores differ in what they say of a range behind the end: ask for the size before blaming the store.
@@ -167,10 +173,11 @@ impl Store {
 
     /// Deletes an object; one that is not there counts as deleted.
     pub(crate) async fn delete(&self, key: &str) -> Result<()> {
+        let passing = self.faults.pass("store.delete").await?;
         match self.operator.delete(key).await {
             // Two deleted it at once; opendal's fs looks before it deletes.
-            Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
-            deleted => deleted.map_err(store_error),
+            Err(err) if err.kind() == ErrorKind::NotFound => passing.done(()),
+            deleted => passing.done(deleted.map_err(store_error)?),
         }
     }
 
@@ -190,8 +197,9 @@ impl Store {
 
     /// The keys of the objects under a prefix.
     pub(crate) async fn list(&self, prefix: &str) -> Result<BoxStream<'static, Result<String>>> {
+        let passing = self.faults.pass("store.list").await?;
         let lister = match self.operator.lister_with(prefix).recursive(true).await {
-            Ok(lister) => lister,
+            Ok(lister) => passing.done(lister)?,
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(stream::empty().boxed()),
             Err(err) => return Err(store_error(err)),
         };

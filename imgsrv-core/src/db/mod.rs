@@ -35,6 +35,7 @@ use error::is_duplicate;
 pub use limit::Limited;
 use limit::within;
 
+use crate::faults::Faults;
 use crate::{BoxError, Error, Resource, Result};
 
 /// An open transaction. Whoever is handed one is inside [`Db::tx`].
@@ -48,13 +49,19 @@ pub type Tx = Limited<DatabaseTransaction>;
 pub struct Db {
     writer: Limited<DatabaseConnection>,
     reader: Limited<DatabaseConnection>,
+    faults: Faults,
 }
 
 impl Db {
     /// `limit` is what a statement may take, the wait for its connection included.
-    pub(crate) fn new(writer: DatabaseConnection, reader: DatabaseConnection, limit: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        writer: DatabaseConnection,
+        reader: DatabaseConnection,
+        limit: Option<Duration>,
+        faults: Faults,
+    ) -> Self {
         let [writer, reader] = [writer, reader].map(|inner| Limited { inner, limit });
-        Self { writer, reader }
+        Self { writer, reader, faults }
     }
 
     /// Runs `work` in a transaction that writes: commits when it answers `Ok`, rolls back otherwise.
@@ -96,13 +103,14 @@ impl Db {
         work: impl AsyncFnOnce(&Tx) -> Result<T>,
     ) -> Result<T> {
         async {
+            let passing = self.faults.pass(name).await?;
             let limit = connection.limit;
             let begin = connection.inner.begin_with_options(options);
             let tx = Limited { inner: connection.within(begin).await.map_err(db_error)?, limit };
             match work(&tx).await {
                 Ok(answer) => {
                     within(limit, tx.inner.commit()).await.map_err(db_error)?;
-                    Ok(answer)
+                    passing.done(answer)
                 }
                 // Dropped, which rolls back as well: a database that is away would be waited for once more.
                 Err(err @ Error::Unavailable { .. }) => Err(err),

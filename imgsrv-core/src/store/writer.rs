@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Store, TAIL, close_apart, store_error};
+use crate::faults::Faults;
 use crate::{Error, Result};
 
 /// What a store may take to say whether it has an object that it did not say it had. One that is away takes longer.
@@ -29,7 +30,7 @@ pub(crate) struct ObjectWriter<'a> {
 
 impl<'a> ObjectWriter<'a> {
     pub(super) fn new(store: &'a Store, writer: opendal::Writer, key: &str) -> Self {
-        let inner = Unfinished { writer: Some(writer), key: key.to_owned() };
+        let inner = Unfinished { writer: Some(writer), key: key.to_owned(), faults: store.faults.clone() };
         Self { store, key: key.to_owned(), size: 0, inner: Some(inner), left: None }
     }
 
@@ -44,14 +45,8 @@ impl<'a> ObjectWriter<'a> {
         };
         let mut inner = self.settled().await?;
         let writing = tokio::spawn(async move {
-            for buffer in [Buffer::from(bytes), Buffer::from(tail)] {
-                if !buffer.is_empty()
-                    && let Err(err) = inner.get().write(buffer).await
-                {
-                    return (inner, Err(store_error(err)));
-                }
-            }
-            (inner, Ok(()))
+            let written = inner.write([Buffer::from(bytes), Buffer::from(tail)]).await;
+            (inner, written)
         });
         let ended = self.left.insert(writing).await;
         self.left = None;
@@ -66,16 +61,17 @@ impl<'a> ObjectWriter<'a> {
         let in_doubt = if self.store.folders.is_some() {
             let _permit = self.store.closing.acquire().await.expect("the semaphore is never closed");
             // A file of which the disk has not said that it has it is none, whatever its size.
-            close_apart(inner.finished()).await?.map_err(store_error)?;
+            let passing = self.store.faults.pass("store.close").await?;
+            passing.done(close_apart(inner.finished()).await?.map_err(store_error)?)?;
             None
         } else {
             let closing = tokio::spawn(async move {
-                match inner.get().close().await {
-                    Ok(_) => {
+                match inner.close().await {
+                    Ok(()) => {
                         inner.finished();
                         None
                     }
-                    Err(err) => Some((inner, store_error(err))),
+                    Err(err) => Some((inner, err)),
                 }
             });
             closing.await.map_err(panicked)?
@@ -91,7 +87,10 @@ impl<'a> ObjectWriter<'a> {
             self.confirm_size().await?;
         }
         match &self.store.folders {
-            Some(folders) => folders.sync_above(&self.key).await,
+            Some(folders) => {
+                let passing = self.store.faults.pass("store.sync").await?;
+                passing.done(folders.sync_above(&self.key).await?)
+            }
             None => Ok(()),
         }
     }
@@ -130,11 +129,26 @@ struct Unfinished {
     /// None at the end of its life.
     writer: Option<opendal::Writer>,
     key: String,
+    faults: Faults,
 }
 
 impl Unfinished {
     fn get(&mut self) -> &mut opendal::Writer {
         self.writer.as_mut().expect("only what ends its life takes it")
+    }
+
+    async fn write(&mut self, buffers: [Buffer; 2]) -> Result<()> {
+        let passing = self.faults.pass("store.write").await?;
+        for buffer in buffers.into_iter().filter(|buffer| !buffer.is_empty()) {
+            self.get().write(buffer).await.map_err(store_error)?;
+        }
+        passing.done(())
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        let passing = self.faults.pass("store.close").await?;
+        self.get().close().await.map_err(store_error)?;
+        passing.done(())
     }
 
     fn finished(mut self) -> opendal::Writer {
@@ -143,7 +157,7 @@ impl Unfinished {
 
     async fn abort(mut self) {
         if let Some(writer) = self.writer.take() {
-            abort(writer, &self.key).await;
+            abort(writer, &self.key, &self.faults).await;
         }
     }
 }
@@ -152,16 +166,22 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         // Without a runtime the process is about to end.
         if let (Some(writer), Ok(runtime)) = (self.writer.take(), Handle::try_current()) {
-            let key = std::mem::take(&mut self.key);
-            runtime.spawn(async move { abort(writer, &key).await });
+            let (key, faults) = (std::mem::take(&mut self.key), self.faults.clone());
+            runtime.spawn(async move { abort(writer, &key, &faults).await });
         }
     }
 }
 
-async fn abort(mut writer: opendal::Writer, key: &str) {
-    if let Err(err) = writer.abort().await
-        && err.kind() != ErrorKind::Unsupported
-    {
-        tracing::warn!(error = %err, key, "an unfinished object could not be taken back");
+async fn abort(writer: opendal::Writer, key: &str, faults: &Faults) {
+    if let Err(err) = take_back(writer, faults).await {
+        tracing::warn!(error = err.chain(), key, "an unfinished object could not be taken back");
+    }
+}
+
+async fn take_back(mut writer: opendal::Writer, faults: &Faults) -> Result<()> {
+    let passing = faults.pass("store.abort").await?;
+    match writer.abort().await {
+        Err(err) if err.kind() != ErrorKind::Unsupported => Err(store_error(err)),
+        _ => passing.done(()),
     }
 }

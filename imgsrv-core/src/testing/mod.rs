@@ -1,5 +1,6 @@
 //! What tests of an embedder need: an engine in memory whose clock obeys, and servers of their own.
 
+mod faults;
 mod garage;
 mod keeper;
 mod postgres;
@@ -10,6 +11,8 @@ use opendal::Operator;
 use opendal::services::Memory;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 
+pub(crate) use faults::Planned;
+pub use faults::{Fault, FaultPlan, SITES};
 pub use garage::Garage;
 pub use postgres::Postgres;
 

@@ -10,6 +10,7 @@ mod cancellation;
 mod catalog;
 mod collect;
 mod errors;
+mod faults;
 mod fixture;
 mod gate;
 mod projections;
@@ -84,7 +85,33 @@ fn main() {
             Ok(())
         }));
     }
+    for (pair, name, story) in faults::trials() {
+        let (runtime, servers) = (Arc::clone(&runtime), servers.clone());
+        trials.push(Trial::test(format!("{pair}::faults::{name}"), move || {
+            on_a_large_stack(|| runtime.block_on(faults::go_wrong(pair, &servers, name, story)));
+            Ok(())
+        }));
+    }
+    let (held, reached) = ((Arc::clone(&runtime), servers.clone()), (runtime, servers.clone()));
+    trials.push(Trial::test("sqlite+memory::faults::held_open", move || {
+        on_a_large_stack(|| held.0.block_on(faults::go_wrong_while_it_is_held(&held.1)));
+        Ok(())
+    }));
+    trials.push(Trial::test("sqlite+fs::faults::no_site_is_left_out", move || {
+        on_a_large_stack(|| reached.0.block_on(faults::no_site_is_left_out(&reached.1)));
+        Ok(())
+    }));
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(servers);
     conclusion.exit();
+}
+
+/// What is told in many ways nests deeper than a thread's stack takes where nothing is optimised.
+fn on_a_large_stack(work: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(32 << 20).spawn_scoped(scope, work).expect("a thread");
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
 }
