@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use imgsrv_core::opendal::layers::RetryLayer;
 use imgsrv_core::opendal::{Operator, services};
-use imgsrv_core::sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use imgsrv_core::sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, Statement};
 use imgsrv_core::testing::{Garage, Postgres, sqlite_in_memory};
 use imgsrv_migration::{Migrator, MigratorTrait};
 use tempfile::TempDir;
@@ -56,15 +56,29 @@ impl Pair {
                 [db.clone(), db]
             }
             Self::SqliteFs | Self::SqliteGarage => {
-                let path = folder.path().join("imgsrv.db");
-                let writer = connect(&format!("sqlite://{}?mode=rwc", path.display()), 1).await;
+                let [writer, reader] = sqlite_urls(folder);
+                let writer = connect(&writer, 1).await;
                 Migrator::up(&writer, None).await.expect("migrations");
-                [writer, connect(&format!("sqlite://{}?mode=ro", path.display()), 4).await]
+                [writer, connect(&reader, 4).await]
             }
             Self::PostgresFs | Self::PostgresS3 | Self::PostgresGarage => {
                 let db = connect(&servers.new_database(), 16).await;
                 Migrator::up(&db, None).await.expect("migrations");
                 [db.clone(), db]
+            }
+        }
+    }
+
+    /// The URLs of a trial's database, for handles on it from elsewhere: one that writes, one that reads.
+    pub(crate) async fn urls(self, servers: &Servers, folder: &TempDir, database: &DatabaseConnection) -> [String; 2] {
+        match self {
+            Self::SqliteMemory => panic!("it is its one connection"),
+            Self::SqliteFs | Self::SqliteGarage => sqlite_urls(folder),
+            Self::PostgresFs | Self::PostgresS3 | Self::PostgresGarage => {
+                let name = Statement::from_string(database.get_database_backend(), "select current_database()::text");
+                let row = database.query_one_raw(name).await.expect("a database").expect("its name");
+                let url = servers.url(&row.try_get_by_index::<String>(0).expect("a text"));
+                [url.clone(), url]
             }
         }
     }
@@ -121,6 +135,20 @@ impl fmt::Display for Pair {
     }
 }
 
+fn sqlite_urls(folder: &TempDir) -> [String; 2] {
+    let path = folder.path().join("imgsrv.db");
+    ["rwc", "ro"].map(|mode| format!("sqlite://{}?mode={mode}", path.display()))
+}
+
+/// The writing and the reading handle on a database that there is.
+pub(crate) async fn open([writer, reader]: &[String; 2]) -> [DatabaseConnection; 2] {
+    if writer == reader {
+        let db = connect(writer, 4).await;
+        return [db.clone(), db];
+    }
+    [connect(writer, 1).await, connect(reader, 4).await]
+}
+
 async fn connect(url: &str, connections: u32) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.max_connections(connections).sqlx_logging(false);
@@ -151,6 +179,11 @@ impl Servers {
         let name = self.new_name();
         postgres.create_database(&name).expect("a database");
         postgres.url(&name)
+    }
+
+    /// The URL of a database that there is.
+    fn url(&self, name: &str) -> String {
+        self.0.postgres.get().expect("a server with a database").url(name)
     }
 
     /// An empty bucket.

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::backend::{Held, Pair, Servers};
+use crate::backend::{self, Held, Pair, Servers};
 use crate::gate::Gate;
 use crate::s3;
 
@@ -67,8 +67,40 @@ impl Fixture {
         builder(&self.database, &self.reader, &self.store, &self.gate, &self.clock)
     }
 
-    /// Nothing may be left over: no due job, no object without a row, no row without its object.
+    /// A further node as another process would be, with connections of its own; made on the runtime that polls it.
+    pub(crate) async fn process(&self) -> impl Future<Output = Engine> + Send + 'static {
+        let urls = self.pair.urls(&self.servers, &self.folder, &self.database).await;
+        let (store, gate, clock) = (self.store.clone(), self.gate.clone(), self.clock.clone());
+        async move {
+            let [database, reader] = backend::open(&urls).await;
+            builder(&database, &reader, &store, &gate, &clock).build().await.expect("a node")
+        }
+    }
+
+    /// Waits until the database has done what it was told before, by those too who are gone.
+    pub(crate) async fn settled(&self) {
+        match self.pair {
+            Pair::SqliteMemory => {}
+            Pair::SqliteFs | Pair::SqliteGarage => drop(self.sql("begin immediate; rollback").await.expect("the lock")),
+            Pair::PostgresFs | Pair::PostgresS3 | Pair::PostgresGarage => {
+                let busy = "select count(*) from pg_stat_activity where datname = current_database() \
+                            and pid <> pg_backend_pid() and backend_type = 'client backend' and state <> 'idle'";
+                let wait = self.wait_until(async || self.count(busy).await == 0);
+                timeout(Duration::from_secs(20), wait).await.expect("nobody is at it");
+            }
+        }
+    }
+
+    /// Nothing may be left over: no due job, no object without a row, no row without its object, no object unfinished.
     pub(crate) async fn finish(self) {
+        self.nothing_left().await;
+        // What was dropped is given up behind the back of whoever dropped it.
+        let wait = self.wait_until(async || self.unfinished() == 0);
+        timeout(Duration::from_secs(20), wait).await.expect("no object is left unfinished");
+    }
+
+    /// No due job is left, no object without a row, no row without its object.
+    pub(crate) async fn nothing_left(&self) {
         let due = self.engine.run_until_idle().await.expect("jobs");
         assert_eq!(due.jobs, 0, "jobs were left behind");
         self.deleted().await;
@@ -81,9 +113,6 @@ impl Fixture {
         assert_eq!(objects.difference(&rows).filter(|key| !writing.contains(*key)).collect::<Vec<_>>(), [""; 0]);
         assert_eq!(rows.difference(&objects).collect::<Vec<_>>(), [""; 0], "rows without objects");
         assert_eq!(segments.difference(&objects).collect::<Vec<_>>(), [""; 0], "segments without objects");
-        // What was dropped is given up behind the back of whoever dropped it.
-        let wait = self.wait_until(async || self.unfinished() == 0);
-        timeout(Duration::from_secs(20), wait).await.expect("no object is left unfinished");
     }
 
     /// How many objects were begun and neither finished nor given up, where the store can tell.

@@ -13,6 +13,7 @@ mod errors;
 mod faults;
 mod fixture;
 mod gate;
+mod model;
 mod projections;
 mod publish;
 mod races;
@@ -84,6 +85,15 @@ fn main() {
             });
             Ok(())
         }));
+    }
+    for (name, kind, pairs, cases) in model::TRIALS {
+        for pair in *pairs {
+            let (runtime, servers) = (Arc::clone(&runtime), servers.clone());
+            trials.push(Trial::test(format!("{pair}::model::{name}"), move || {
+                model::run(&runtime, &servers, *pair, *kind, *cases);
+                Ok(())
+            }));
+        }
     }
     for (pair, name, story) in faults::trials() {
         let (runtime, servers) = (Arc::clone(&runtime), servers.clone());
