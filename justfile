@@ -36,7 +36,7 @@ deny:
 bench-streams artifacts="50000":
     cargo bench --package imgsrv-server --bench streams -- {{ artifacts }}
 
-# Half a minute without PostgreSQL or Garage; very large uploads to both (40 GiB of disk, half an hour)
+# Random operations on nodes that are killed; half a minute without PostgreSQL or Garage; very large uploads (40 GiB of disk, an hour)
 soak:
     .ci/soak
 
