@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +57,9 @@ pub struct Settings {
     pub upload_ttl: TimeDelta,
     /// How long a blob is kept that nothing cites, after it was last used.
     pub blob_retention: TimeDelta,
+    /// How many bytes a second this node reads again of what it has, to find what a disk has spoilt before a reader does;
+    /// none unless it is set.
+    pub scrub_rate: Option<NonZeroU64>,
     /// The memory that the bytes of all transfers together may take: bytes.
     pub transfer_memory: u64,
     /// Parts are refused while the file system of a `fs` store has less left: bytes. The database must still commit.
@@ -83,6 +87,7 @@ impl Default for Settings {
         Self {
             upload_ttl: TimeDelta::hours(24),
             blob_retention: TimeDelta::days(7),
+            scrub_rate: None,
             transfer_memory: 256 << 20,
             min_free: 512 << 20,
             statement_limit: None,

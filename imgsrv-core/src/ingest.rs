@@ -1,7 +1,11 @@
 //! The worker's half of an upload: reading what no hash chain covers.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
 
 use crate::db::entity::part;
 use crate::db::jobs::Claimed;
@@ -76,22 +80,32 @@ impl Engine {
                 Ok(Piece { key: part.key.clone(), start: 0, end: from_column("parts", part.size)?, etag: None })
             })
             .collect::<Result<_>>()?;
-        self.hash_pieces(chain.unwrap_or_default(), pieces).await?.map_err(|piece| {
+        self.hash_pieces(chain.unwrap_or_default(), pieces, None).await?.map_err(|piece| {
             tracing::error!(key = piece.key, "an object of an upload is missing or short");
             Failure::Reject("bytes of the upload were lost in the store: send them again".to_owned())
         })
     }
 
-    /// The digest of what was hashed and these pieces behind it, or the piece that is broken.
+    /// The digest of what was hashed and these pieces behind it, or the piece that is broken. Reads at most `rate` bytes
+    /// a second.
     pub(crate) async fn hash_pieces(
         &self,
         mut chain: HashChain,
         pieces: VecDeque<Piece>,
+        rate: Option<NonZeroU64>,
     ) -> Result<std::result::Result<Digest, Piece>> {
+        let (begun, mut read) = (Instant::now(), 0);
         let mut reading = Reading::new(Arc::clone(self.store()), self.memory().inbound.clone(), pieces);
         loop {
             match reading.next().await? {
-                Next::Chunk(buffer, _grant) => chain = self.hashing().feed(chain, buffer.collect()).await?,
+                Next::Chunk(buffer, grant) => {
+                    read += buffer.len() as u64;
+                    chain = self.hashing().feed(chain, buffer.collect()).await?;
+                    drop(grant);
+                    if let Some(rate) = rate {
+                        sleep_until(begun + time_for(read, rate)).await;
+                    }
+                }
                 Next::Broken(_, piece) => return Ok(Err(piece)),
                 Next::End => return Ok(Ok(chain.digest())),
             }
@@ -117,6 +131,12 @@ impl Engine {
         self.delete_lost_of(id).await;
         Ok(())
     }
+}
+
+/// How long so many bytes take at so many a second.
+fn time_for(bytes: u64, rate: NonZeroU64) -> Duration {
+    let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(rate.get());
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
 fn upload_of(job: &Claimed) -> Result<UploadId> {

@@ -102,6 +102,7 @@ pub mod projection;
 pub mod publish;
 mod receive;
 mod runner;
+mod scrub;
 mod store;
 mod stream;
 mod sweep;

@@ -63,6 +63,7 @@ impl Engine {
     /// Any number of nodes may run at once. A node whose requests only read or write need not run at all.
     pub async fn run(&self, stop: CancellationToken) {
         let sweeping = AbortOnDropHandle::new(tokio::spawn(self.clone().sweep_now_and_then(stop.clone())));
+        let scrubbing = AbortOnDropHandle::new(tokio::spawn(self.clone().scrub(stop.clone())));
         let permits = Arc::new(Semaphore::new(self.settings().workers.max(1)));
         let mut working = JoinSet::new();
         let cancel = CancellationToken::new();
@@ -91,8 +92,10 @@ impl Engine {
             cancel.cancel();
             while working.join_next().await.is_some() {}
         }
-        if let Err(err) = sweeping.await {
-            tracing::error!(error = %err, "the sweeper ended");
+        for (what, task) in [("sweeping", sweeping), ("scrubbing", scrubbing)] {
+            if let Err(err) = task.await {
+                tracing::error!(error = %err, what, "background work ended by itself");
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::model::{
     BlobState, Digest, HashChain, JobKind, NewUpload, Paged, PartRef, Subject, Upload, UploadEvent, UploadFilter,
     UploadId, UploadState,
 };
+use crate::scrub::SCRUB_AGAIN;
 use crate::{Condition, Engine, Error, FieldError, Result};
 
 /// The least size of a part that is not the last one: 5 MiB, as S3 has it.
@@ -194,7 +195,9 @@ impl Engine {
             self.record(tx, Change::new(Subject::Blob, digest, "healed").from(before).to(BlobState::Live)).await?;
             return Ok(true);
         }
-        if blobs::insert(tx, digest, upload.expected_size, upload.media_type_hint.clone(), now).await? {
+        if blobs::insert(tx, digest, upload.expected_size, upload.media_type_hint.clone(), now, now + SCRUB_AGAIN)
+            .await?
+        {
             self.record(tx, Change::new(Subject::Blob, digest, "created").to(BlobState::Live)).await?;
             return Ok(true);
         }

@@ -1,5 +1,7 @@
 //! Whether the bytes that the store has are those that were published.
 
+use std::num::NonZeroU64;
+
 use crate::blobs::pieces;
 use crate::db::entity::{blob, blob_segment};
 use crate::db::{Tx, blobs, from_column};
@@ -37,6 +39,11 @@ impl Engine {
     /// [`Error::NotFound`] for a blob that there is not, or that is being deleted; [`Error::Unavailable`] when the store
     /// does not answer.
     pub async fn verify_blob(&self, digest: &Digest) -> Result<Verdict> {
+        self.verify_at(digest, None).await
+    }
+
+    /// Verifies a blob, reading at most so many bytes a second.
+    pub(crate) async fn verify_at(&self, digest: &Digest, rate: Option<NonZeroU64>) -> Result<Verdict> {
         loop {
             let unknown = || Error::NotFound(Resource::Blob(digest.clone()));
             let blob = blobs::find(self.db().reader(), digest).await?.ok_or_else(unknown)?;
@@ -45,7 +52,7 @@ impl Engine {
                 return Err(unknown());
             }
             let segments = blobs::segments(self.db().reader(), digest, 0, size).await?;
-            let Some(found) = self.hash_segments(digest, size, &segments).await? else {
+            let Some(found) = self.hash_segments(digest, size, &segments, rate).await? else {
                 return Ok(Verdict::Missing);
             };
             if found == *digest {
@@ -68,13 +75,14 @@ impl Engine {
         digest: &Digest,
         size: u64,
         segments: &[blob_segment::Model],
+        rate: Option<NonZeroU64>,
     ) -> Result<Option<Digest>> {
         let mut pieces = pieces(segments, &(0..size))?;
         // What it is that it has instead is to be told.
         for piece in &mut pieces {
             piece.etag = None;
         }
-        match self.hash_pieces(HashChain::default(), pieces).await? {
+        match self.hash_pieces(HashChain::default(), pieces, rate).await? {
             Ok(found) => Ok(Some(found)),
             Err(piece) => {
                 self.note_missing(digest.clone(), piece.key).await;

@@ -1,7 +1,7 @@
 //! Blobs and the objects that hold their bytes.
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, Query};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
     Statement, UpdateMany,
@@ -63,6 +63,7 @@ pub(crate) async fn insert(
     size: u64,
     media_type: Option<MediaType>,
     now: DateTime<Utc>,
+    scrub_at: DateTime<Utc>,
 ) -> Result<bool> {
     let row = blob::ActiveModel {
         digest: Set(digest.clone()),
@@ -72,6 +73,7 @@ pub(crate) async fn insert(
         condemned_at: Set(None),
         checked_at: Set(now),
         last_used_at: Set(now),
+        scrub_at: Set(scrub_at),
         created_at: Set(now),
     };
     let inserted = blob::Entity::insert(row)
@@ -80,6 +82,31 @@ pub(crate) async fn insert(
         .await
         .map_err(db_error)?;
     Ok(matches!(inserted, sea_orm::TryInsertResult::Inserted(1)))
+}
+
+/// Takes the blob whose bytes were longest not read, if it is time, and puts it off.
+pub(crate) async fn take_to_scrub(tx: &Tx, now: DateTime<Utc>, put_off: DateTime<Utc>) -> Result<Option<Digest>> {
+    let due = Query::select()
+        .column(blob::Column::Digest)
+        .from(blob::Entity)
+        .and_where(Expr::col(blob::Column::ScrubAt).lte(now))
+        .order_by(blob::Column::ScrubAt, sea_orm::Order::Asc)
+        .limit(1)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .to_owned();
+    let update = blob::Entity::update_many()
+        .col_expr(blob::Column::ScrubAt, Expr::value(put_off))
+        .filter(Expr::col(blob::Column::Digest).eq(Expr::SubQuery(None, Box::new(due.into()))));
+    Ok(hit_row(tx, update).await?.map(|row| row.digest))
+}
+
+/// Notes when the bytes are to be read again.
+pub(crate) async fn scrub_again(tx: &Tx, digest: &Digest, at: DateTime<Utc>) -> Result<()> {
+    let update = blob::Entity::update_many()
+        .col_expr(blob::Column::ScrubAt, Expr::value(at))
+        .filter(blob::Column::Digest.eq(digest.clone()));
+    hit(tx, update).await?;
+    Ok(())
 }
 
 /// Makes the parts of an upload, in the order of their numbers, the segments of a blob.

@@ -55,6 +55,7 @@ pub const SITES: &[&str] = &[
     "repair_blob",
     "retry_job",
     "schedule_listing",
+    "scrubbed",
     "step_failed",
     "store.abort",
     "store.close",
@@ -67,6 +68,7 @@ pub const SITES: &[&str] = &[
     "store.sync",
     "store.write",
     "store_part",
+    "take_to_scrub",
 ];
 
 /// What goes wrong at a site.

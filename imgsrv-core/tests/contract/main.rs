@@ -19,6 +19,7 @@ mod publish;
 mod races;
 mod s3;
 mod schema;
+mod scrub;
 mod sweep;
 mod uploads;
 mod verify;
@@ -52,6 +53,7 @@ const FILES: &[(&str, &[(&str, Behaviour)])] = &[
     ("projections", projections::BEHAVIOURS),
     ("publish", publish::BEHAVIOURS),
     ("schema", schema::BEHAVIOURS),
+    ("scrub", scrub::BEHAVIOURS),
     ("sweep", sweep::BEHAVIOURS),
     ("uploads", uploads::BEHAVIOURS),
     ("verify", verify::BEHAVIOURS),

@@ -27,6 +27,7 @@ const INDEXES: &[&str] = &[
     "api_tokens_principal",
     "artifacts_blob",
     "attachments_blob",
+    "blobs_scrub",
     "events_subject",
     "images_generation",
     "jobs_due",
@@ -93,6 +94,7 @@ async fn no_query_reads_a_large_table_from_end_to_end() {
     assert!(swept.uploads_expired > 0 && swept.objects_deleted > 0, "{swept:?}");
     assert_eq!(engine.events(Subject::Version, &uid(0), 100).await.expect("events").len(), 100);
     engine.run_until_idle().await.expect("jobs");
+    engine.scrub_next().await.expect("a verdict").expect("a blob whose turn it is");
 
     // A backend logs a plan when it is done with it, and all of them are when the server is down.
     postgres.stop().expect("it stops");

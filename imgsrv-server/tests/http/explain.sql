@@ -49,8 +49,8 @@ from generate_series(0, 99999) n;
 insert into parts (upload_id, number, attempt, key, size, etag, stored_at)
 select uid(n), 1, 1, object(n), 1000, '0000000000000000-1000', now() from generate_series(0, 99999) n;
 
-insert into blobs (digest, size, state, checked_at, last_used_at, created_at)
-select digest(n), 1000, 'live', now(), now(), now() from generate_series(1300, 99999) n;
+insert into blobs (digest, size, state, checked_at, last_used_at, scrub_at, created_at)
+select digest(n), 1000, 'live', now(), now(), now(), now() from generate_series(1300, 99999) n;
 
 insert into blob_segments (digest, seq, start, size, key, etag)
 select digest(n), 0, 0, 1000, object(n), '0000000000000000-1000' from generate_series(1300, 99999) n;

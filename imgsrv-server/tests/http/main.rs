@@ -47,6 +47,7 @@ mod postgres;
 mod problems;
 mod publishing;
 mod ranges;
+mod repeated;
 mod requests;
 mod server;
 mod sessions;

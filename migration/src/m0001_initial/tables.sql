@@ -136,8 +136,11 @@ create table if not exists blobs (
   condemned_at timestamptz,
   checked_at timestamptz not null,
   last_used_at timestamptz not null,
+  -- When its bytes are to be read again.
+  scrub_at timestamptz not null,
   created_at timestamptz not null
 );
+create index if not exists blobs_scrub on blobs (scrub_at);
 create index if not exists blobs_state on blobs (state, condemned_at);
 create index if not exists blobs_checked on blobs (state, checked_at);
 

@@ -15,6 +15,7 @@ pub struct Model {
     pub condemned_at: Option<DateTimeUtc>,
     pub checked_at: DateTimeUtc,
     pub last_used_at: DateTimeUtc,
+    pub scrub_at: DateTimeUtc,
     pub created_at: DateTimeUtc,
 }
 

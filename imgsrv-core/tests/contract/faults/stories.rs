@@ -32,6 +32,7 @@ stories!(
     sweep,
     a_lost_object,
     a_rotten_object,
+    a_scrub,
     an_ingest_that_fails,
     a_blob_of_many_objects,
 );
@@ -62,10 +63,13 @@ async fn upload_out_of_order(client: &Client) {
 }
 
 async fn upload_of_other_bytes(client: &Client) {
-    let upload = client.begin(&bytes(4, 1000)).await;
-    let gave_up = client.engine.put_part(upload.id, number(1), PartClaim::default(), broken(&bytes(4, 500))).await;
+    let size = 600_000;
+    let upload = client.begin(&bytes(4, size)).await;
+    // It breaks off when some of it is in the store.
+    let half = broken(&bytes(4, size)[..400_000]);
+    let gave_up = client.engine.put_part(upload.id, number(1), PartClaim::default(), half).await;
     assert!(gave_up.is_err());
-    let part = client.part(upload.id, 1, &bytes(5, 1000)).await;
+    let part = client.part(upload.id, 1, &bytes(5, size)).await;
     assert_eq!(client.complete_wrong(upload.id, &part).await, UploadState::Failed);
 }
 
@@ -202,6 +206,18 @@ async fn a_rotten_object(client: &Client) {
     client.upload(&whole).await;
     assert_eq!(client.call(async |engine| engine.verify_blob(&digest).await).await, Verdict::Whole);
     assert!(client.read(&digest).await == whole);
+}
+
+async fn a_scrub(client: &Client) {
+    let whole = bytes(25, 100);
+    client.published("debian", "1", &whole).await;
+    client.f.clock.advance(TimeDelta::days(31));
+    for _ in 0..4 {
+        client.call(async |engine| engine.scrub_next().await).await;
+        client.f.clock.advance(TimeDelta::hours(25));
+    }
+    client.work_on_the_daily_job().await;
+    assert!(client.call(async |engine| engine.scrub_next().await).await.is_none());
 }
 
 async fn an_ingest_that_fails(client: &Client) {
