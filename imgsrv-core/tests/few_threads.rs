@@ -7,11 +7,12 @@ use imgsrv_core::model::{Digest, NewUpload, PartNumber, UploadState};
 use imgsrv_core::opendal::{Operator, services::Fs};
 use imgsrv_core::{BoxError, PartClaim, testing};
 
-const TRANSFERS: usize = 100;
+const TRANSFERS: usize = 600;
+const THREADS: usize = 8;
 
 #[test]
 fn all_of_them_finish() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(2).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(THREADS).build();
     runtime.expect("a runtime").block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Operator::new(Fs::default().root(folder.path().to_str().expect("UTF-8"))).expect("a store");
@@ -24,7 +25,7 @@ fn all_of_them_finish() {
 }
 
 async fn transfer(engine: &Engine, n: usize) -> Result<UploadState, BoxError> {
-    let bytes = vec![u8::try_from(n)?; 600_000 + n];
+    let bytes = vec![u8::try_from(n % 256)?; 150_000 + n];
     let new = NewUpload {
         expected_digest: Digest::of(&bytes),
         expected_size: bytes.len() as u64,
