@@ -14,9 +14,11 @@ use tokio::sync::Notify;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::circuit::Circuit;
 use crate::db::{Db, Tx};
 use crate::faults::Faults;
 use crate::hashing::HashPool;
+use crate::heartbeat::Heartbeat;
 use crate::memory::Memory;
 use crate::model::{Actor, Digest, Event, ImageName, Subject};
 use crate::projection::{Projection, Projections};
@@ -44,6 +46,8 @@ struct Inner {
     memory: Memory,
     hashing: HashPool,
     work: Notify,
+    circuit: Circuit,
+    heartbeat: Heartbeat,
     /// Blobs that are being verified because a reader came upon wrong bytes.
     doubted: Mutex<HashSet<Digest>>,
     /// What the store is called in the database; none where it was not looked at.
@@ -177,7 +181,7 @@ impl Builder {
         let store = Arc::new(Store::new(self.store, self.faults));
         let steps = publish::with_built_in(self.steps)?;
         let projections = Projections::new(self.projections)?;
-        check_migrations(&db).await?;
+        check_migrations(&db.migrations().await?)?;
         if self.clock.is_system() {
             check_clock(&db, &self.clock).await?;
         }
@@ -199,6 +203,8 @@ impl Builder {
             memory,
             hashing: HashPool::new(),
             work: Notify::new(),
+            circuit: Circuit::default(),
+            heartbeat: Heartbeat::default(),
             doubted: Mutex::default(),
             store_name,
         };
@@ -208,9 +214,8 @@ impl Builder {
     }
 }
 
-async fn check_migrations(db: &Db) -> Result<()> {
+fn check_migrations(found: &[String]) -> Result<()> {
     let known: Vec<String> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
-    let found = db.migrations().await?;
     match (known.iter().find(|name| !found.contains(name)), found.iter().find(|name| !known.contains(name))) {
         (None, None) => Ok(()),
         (Some(missing), _) => {
@@ -316,6 +321,24 @@ impl Engine {
         self.db().ping().await
     }
 
+    /// Answers when the database still has exactly the migrations of this version: somebody may have run others since
+    /// the engine was built.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it has others; what the database says.
+    pub async fn check_schema(&self) -> Result<()> {
+        check_migrations(&self.db().applied_migrations(self.db().reader()).await?)
+    }
+
+    /// Answers when the loop of [`Engine::run`] goes round, however busy its workers are; and where nobody has begun it,
+    /// or it was told to stop.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it has not looked for a job for a minute, or has ended by itself.
+    pub fn check_worker(&self) -> Result<()> {
+        self.heartbeat().check()
+    }
+
     /// Answers when the store does, and is still the one that this database goes with. That it can be written is checked
     /// when the engine is built.
     ///
@@ -370,6 +393,14 @@ impl Engine {
 
     pub(crate) fn work(&self) -> &Notify {
         &self.inner.work
+    }
+
+    pub(crate) fn circuit(&self) -> &Circuit {
+        &self.inner.circuit
+    }
+
+    pub(crate) fn heartbeat(&self) -> &Heartbeat {
+        &self.inner.heartbeat
     }
 
     /// Records what this handle's actor did, in the transaction that did it.

@@ -87,6 +87,7 @@
 
 mod blobs;
 mod catalog;
+mod circuit;
 mod clock;
 mod collect;
 mod db;
@@ -94,6 +95,7 @@ mod engine;
 mod error;
 mod faults;
 mod hashing;
+mod heartbeat;
 mod ingest;
 mod memory;
 pub mod model;

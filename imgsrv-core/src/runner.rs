@@ -58,7 +58,8 @@ pub struct Ran {
 }
 
 impl Engine {
-    /// Works on jobs and sweeps until `stop` is cancelled; then gives back the leases that it holds.
+    /// Works on jobs and sweeps until `stop` is cancelled; then gives back the leases that it holds. While the store does
+    /// not answer, no job is claimed.
     ///
     /// Any number of nodes may run at once. A node whose requests only read or write need not run at all.
     pub async fn run(&self, stop: CancellationToken) {
@@ -67,8 +68,14 @@ impl Engine {
         let permits = Arc::new(Semaphore::new(self.settings().workers.max(1)));
         let mut working = JoinSet::new();
         let cancel = CancellationToken::new();
-        while let Some(Ok(permit)) = stop.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await {
+        let heart = self.heartbeat();
+        let free = || heart.during(Arc::clone(&permits).acquire_owned());
+        while let Some(Ok(permit)) = stop.run_until_cancelled(free()).await {
             while working.try_join_next().is_some() {}
+            let store = heart.during(self.circuit().closed(|| self.check_store()));
+            if stop.run_until_cancelled(store).await.is_none() {
+                break;
+            }
             match self.claim().await {
                 Ok(Some(job)) => {
                     let (engine, cancel) = (self.clone(), cancel.child_token());
@@ -79,14 +86,15 @@ impl Engine {
                 }
                 Ok(None) => {
                     let idle = timeout(self.settings().poll_interval, self.work().notified());
-                    stop.run_until_cancelled(idle).await;
+                    stop.run_until_cancelled(heart.during(idle)).await;
                 }
                 Err(err) => {
                     tracing::warn!(error = err.chain(), "no job could be claimed");
-                    stop.run_until_cancelled(sleep(self.settings().poll_interval)).await;
+                    stop.run_until_cancelled(heart.during(sleep(self.settings().poll_interval))).await;
                 }
             }
         }
+        heart.end();
         let finished = async { while working.join_next().await.is_some() {} };
         if timeout(self.settings().stop_grace, finished).await.is_err() {
             cancel.cancel();
@@ -165,6 +173,7 @@ impl Engine {
             Some(Err(Failure::Retry(reason))) => {
                 let reason = without_nul(&reason);
                 let delay = self.retry_delay(job.attempts);
+                self.circuit().doubt();
                 tracing::warn!(reason, delay_ms = delay.num_milliseconds(), "will be tried again");
                 self.give_back(&job, delay, Some(reason), Crash::No).await
             }

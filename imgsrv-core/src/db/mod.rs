@@ -180,7 +180,7 @@ impl Db {
         row.map(|row| row.try_get("", "now").map_err(db_error)).transpose()
     }
 
-    /// The migrations that the database has.
+    /// The migrations that the database has, if it has any.
     pub(crate) async fn migrations(&self) -> Result<Vec<String>> {
         let exists = match self.backend() {
             DatabaseBackend::Postgres => "select 1 where to_regclass('seaql_migrations') is not null",
@@ -190,8 +190,13 @@ impl Db {
         if self.writer.query_one_raw(select).await.map_err(db_error)?.is_none() {
             return Ok(Vec::new());
         }
+        self.applied_migrations(&self.writer).await
+    }
+
+    /// The migrations of a database that has had some.
+    pub(crate) async fn applied_migrations(&self, db: &impl ConnectionTrait) -> Result<Vec<String>> {
         let select = Statement::from_string(self.backend(), "select version from seaql_migrations order by version");
-        let rows = self.writer.query_all_raw(select).await.map_err(db_error)?;
+        let rows = db.query_all_raw(select).await.map_err(db_error)?;
         rows.iter().map(|row| row.try_get("", "version").map_err(db_error)).collect()
     }
 }

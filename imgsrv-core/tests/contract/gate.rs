@@ -1,5 +1,5 @@
 //! A gate before the deletes of a store: shut, they wait; and some keys it never lets through. It can also lose what a
-//! store says when an object is closed.
+//! store says when an object is closed, and let nobody through who wants to read.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,13 +21,16 @@ struct State {
     waiting: AtomicUsize,
     refused: Mutex<Option<String>>,
     loses_answers: AtomicBool,
+    away: AtomicBool,
+    turned_away: AtomicUsize,
 }
 
 impl Gate {
     pub(crate) fn new() -> Self {
         let shut = watch::Sender::new(false);
         let (waiting, refused, loses_answers) = Default::default();
-        Self(Arc::new(State { shut, waiting, refused, loses_answers }))
+        let (away, turned_away) = Default::default();
+        Self(Arc::new(State { shut, waiting, refused, loses_answers, away, turned_away }))
     }
 
     /// Lets deletes wait until the gate is opened.
@@ -52,6 +55,24 @@ impl Gate {
     /// Loses what the store says to the close of an object, which it does.
     pub(crate) fn lose_answers(&self, lose: bool) {
         self.0.loses_answers.store(lose, Ordering::SeqCst);
+    }
+
+    /// Answers no question about an object, and reads none: the store is away.
+    pub(crate) fn be_away(&self, away: bool) {
+        self.0.away.store(away, Ordering::SeqCst);
+    }
+
+    /// How many questions came while the store was away.
+    pub(crate) fn turned_away(&self) -> usize {
+        self.0.turned_away.load(Ordering::SeqCst)
+    }
+
+    fn ask(&self) -> Result<()> {
+        if !self.0.away.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.0.turned_away.fetch_add(1, Ordering::SeqCst);
+        Err(Error::new(ErrorKind::Unexpected, "the gate is closed").set_temporary())
     }
 
     async fn pass(&self, key: &str) -> Result<()> {
@@ -116,7 +137,7 @@ impl Write for Writer {
     }
 }
 
-/// Everything but `delete` and `write` is handed on.
+/// Everything but `delete`, `write`, `stat` and `read` is handed on.
 impl Service for Guarded {
     type Reader = oio::Reader;
     type Writer = Writer;
@@ -142,10 +163,12 @@ impl Service for Guarded {
     }
 
     async fn stat(&self, cx: &OperationContext, path: &str, args: OpStat) -> Result<RpStat> {
+        self.gate.ask()?;
         self.inner.stat(cx, path, args).await
     }
 
     fn read(&self, cx: &OperationContext, path: &str, args: OpRead) -> Result<oio::Reader> {
+        self.gate.ask()?;
         self.inner.read(cx, path, args)
     }
 

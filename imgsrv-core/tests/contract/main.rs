@@ -8,6 +8,7 @@ mod backend;
 mod blobs;
 mod cancellation;
 mod catalog;
+mod circuit;
 mod collect;
 mod errors;
 mod faults;
@@ -48,6 +49,7 @@ const FILES: &[(&str, &[(&str, Behaviour)])] = &[
     ("blobs", blobs::BEHAVIOURS),
     ("cancellation", cancellation::BEHAVIOURS),
     ("catalog", catalog::BEHAVIOURS),
+    ("circuit", circuit::BEHAVIOURS),
     ("collect", collect::BEHAVIOURS),
     ("errors", errors::BEHAVIOURS),
     ("projections", projections::BEHAVIOURS),
