@@ -36,6 +36,10 @@ deny:
 bench-streams artifacts="50000":
     cargo bench --package imgsrv-server --bench streams -- {{ artifacts }}
 
+# Measure memory and answers while many clients upload and download slowly
+bench-crowd transfers="500":
+    cargo bench --package imgsrv-server --bench crowd -- {{ transfers }}
+
 # Random operations on nodes that are killed; half a minute without PostgreSQL or Garage; very large uploads (40 GiB of disk, an hour)
 soak:
     .ci/soak

@@ -5,17 +5,22 @@
 
 #![allow(missing_docs, clippy::pedantic, clippy::unwrap_used, reason = "a program of one page")]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+mod server;
+
 use std::time::{Duration, Instant};
 
 use imgsrv_core::sea_orm::{ConnectionTrait, Database};
-use reqwest::{Client, Method, Response, StatusCode};
-use serde_json::{Value, json};
+use reqwest::{Method, Response};
+use serde_json::json;
+
+use server::{Api, Server, digest, middle, ms};
 
 /// Of each image, and of each version: each architecture is a disk with its metadata.
 const VERSIONS: usize = 25;
 const ARCHITECTURES: usize = 4;
+
+/// Those of the image that gets further ones.
+const VERSIONS_OF_ONE: &str = "/v1/images/image-00000/versions";
 
 const IMAGES_JSON: &str = "/streams/v1/images.json";
 
@@ -28,8 +33,7 @@ async fn main() {
     fill(&data, artifacts / VERSIONS / ARCHITECTURES).await;
 
     let server = Server::start(&data);
-    let client = Client::builder().no_gzip().no_zstd().build().unwrap();
-    let api = Api { client, url: server.url.clone(), token: server.token.clone() };
+    let api = server.api();
     let begun = Instant::now();
     let first = api.get(IMAGES_JSON, &[]).await;
     let headers = begun.elapsed();
@@ -52,14 +56,9 @@ async fn main() {
     let writer = api.writer().await;
     let (mut refreshes, mut visible) = (Vec::new(), Vec::new());
     for n in 0..20 {
-        writer.prepare(&format!("new-{n}")).await;
+        prepare(&writer, &format!("new-{n}")).await;
         let begun = Instant::now();
-        let job = writer
-            .json(Method::POST, "/v1/images/image-00000/versions/NEW/publish".replace("NEW", &format!("new-{n}")), None)
-            .await;
-        while writer.json(Method::GET, format!("/v1/publish-jobs/{}", job["id"].as_str().unwrap()), None).await["state"]
-            != "succeeded"
-        {}
+        writer.publish(&format!("{VERSIONS_OF_ONE}/new-{n}")).await;
         let published = Instant::now();
         let index = api.get("/streams/v1/index.json", &[]).await;
         refreshes.push(published.elapsed());
@@ -67,44 +66,7 @@ async fn main() {
         visible.push(begun.elapsed());
     }
     println!("first answer after a publish: {}; from POST publish to there: {}", middle(refreshes), middle(visible));
-    let peak = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
-    let peak = peak.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    println!("peak memory of the server: {}", peak.trim_start_matches("VmHWM:").trim());
-}
-
-struct Server {
-    child: Child,
-    url: String,
-    token: Option<String>,
-}
-
-impl Server {
-    fn start(data: &std::path::Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_imgsrv"))
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--verbosity", "imgsrv=info,warn", "--data-dir"])
-            .arg(data)
-            .env("IMGSRV_MIN_FREE", "0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let listening =
-            lines.find_map(|line| serde_json::from_str::<Value>(&line).ok()?["address"].as_str().map(str::to_owned));
-        std::thread::spawn(move || lines.for_each(drop));
-        let issued =
-            Command::new(env!("CARGO_BIN_EXE_imgsrv")).arg("--data-dir").arg(data).arg("bootstrap-token").output();
-        let issued = String::from_utf8(issued.unwrap().stdout).unwrap();
-        let token = issued.split_whitespace().last().map(str::to_owned);
-        Self { child, url: format!("http://{}", listening.unwrap()), token }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
+    println!("peak memory of the server: {} KiB", server.peak());
 }
 
 /// A catalogue as so many publishes would have left it.
@@ -181,76 +143,17 @@ async fn fill(data: &std::path::Path, images: usize) {
     database.close().await.unwrap();
 }
 
-#[derive(Clone)]
-struct Api {
-    client: Client,
-    url: String,
-    token: Option<String>,
-}
-
-impl Api {
-    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
-        let request = self.client.get(format!("{}{path}", self.url));
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        let response = request.send().await.unwrap();
-        assert!(matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED), "{}", response.status());
-        response
-    }
-
-    async fn json(&self, method: Method, path: impl AsRef<str>, body: Option<Value>) -> Value {
-        let request = self.client.request(method, format!("{}{}", self.url, path.as_ref()));
-        let request = request.bearer_auth(self.token.as_ref().unwrap());
-        let request = match body {
-            Some(body) => request.json(&body),
-            None => request,
-        };
-        let response = request.send().await.unwrap();
-        let status = response.status();
-        let text = response.text().await.unwrap();
-        assert!(status.is_success(), "{}: {status} {text}", path.as_ref());
-        serde_json::from_str(&text).unwrap_or(Value::Null)
-    }
-
-    async fn writer(&self) -> Self {
-        let principal = json!({"kind": "service", "display_name": "bench"});
-        let principal = self.json(Method::POST, "/v1/auth/principals", Some(principal)).await;
-        let path = format!("/v1/auth/principals/{}", principal["id"].as_str().unwrap());
-        self.json(Method::PUT, format!("{path}/roles/content-writer"), None).await;
-        let token = json!({"expires_at": "2099-01-01T00:00:00Z"});
-        let token = self.json(Method::POST, format!("{path}/api-tokens"), Some(token)).await;
-        Self { token: Some(token["plaintext"].as_str().unwrap().to_owned()), ..self.clone() }
-    }
-
-    /// A draft of one disk with its metadata, whose bytes are there.
-    async fn prepare(&self, version: &str) {
-        let versions = "/v1/images/image-00000/versions";
-        self.json(Method::POST, versions, Some(json!({ "version": version }))).await;
-        let [disk, metadata] = [format!("disk {version}"), format!("metadata {version}")];
-        for bytes in [&disk, &metadata] {
-            let promise = json!({"expected_digest": digest(bytes), "expected_size_bytes": bytes.len()});
-            let upload = self.json(Method::POST, "/v1/uploads", Some(promise)).await;
-            let path = format!("/v1/uploads/{}", upload["id"].as_str().unwrap());
-            let part = self.client.put(format!("{}{path}/parts/1", self.url)).bearer_auth(self.token.as_ref().unwrap());
-            let part: Value =
-                serde_json::from_slice(&part.body(bytes.clone()).send().await.unwrap().bytes().await.unwrap()).unwrap();
-            let parts = json!({"parts": [{"number": 1, "etag": part["etag"], "size_bytes": part["size_bytes"]}]});
-            self.json(Method::POST, format!("{path}/complete"), Some(parts)).await;
-        }
-        let artifact = json!({
-            "operating_system": "linux", "architecture": "amd64", "format": "qcow2",
-            "primary_blob_digest": digest(&disk), "primary_blob_size_bytes": disk.len(), "primary_media_type": "a/b",
-        });
-        let artifact = self.json(Method::POST, format!("{versions}/{version}/artifacts"), Some(artifact)).await;
-        let attachment = json!({
-            "name": "incus.tar.xz", "media_type": "a/b", "blob_digest": digest(&metadata), "blob_size_bytes": metadata.len(),
-        });
-        let path = format!("{versions}/{version}/artifacts/{}/attachments", artifact["id"].as_str().unwrap());
-        self.json(Method::POST, path, Some(attachment)).await;
-    }
-}
-
-fn digest(text: &str) -> String {
-    imgsrv_core::model::Digest::of(text.as_bytes()).to_string()
+/// A draft of one disk with its metadata, whose bytes are there.
+async fn prepare(writer: &Api, version: &str) {
+    writer.json(Method::POST, VERSIONS_OF_ONE, Some(json!({ "version": version }))).await;
+    let [disk, metadata] = [format!("disk {version}"), format!("metadata {version}")];
+    writer.upload(metadata.as_bytes()).await;
+    let artifact = writer.add_disk(&format!("{VERSIONS_OF_ONE}/{version}"), disk.as_bytes()).await;
+    let attachment = json!({
+        "name": "incus.tar.xz", "media_type": "a/b",
+        "blob_digest": digest(metadata.as_bytes()), "blob_size_bytes": metadata.len(),
+    });
+    writer.json(Method::POST, format!("{artifact}/attachments"), Some(attachment)).await;
 }
 
 /// The time to the head of an answer; its body is read to the end before the next is asked for.
@@ -263,13 +166,4 @@ async fn median(times: usize, ask: impl AsyncFn() -> Response) -> String {
         response.bytes().await.unwrap();
     }
     middle(taken)
-}
-
-fn middle(mut taken: Vec<Duration>) -> String {
-    taken.sort_unstable();
-    format!("median {}, most {}", ms(taken[taken.len() / 2]), ms(taken[taken.len() - 1]))
-}
-
-fn ms(time: Duration) -> String {
-    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
 }

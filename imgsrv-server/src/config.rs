@@ -13,6 +13,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::{ArgAction, Args, ValueEnum};
 use imgsrv_core::Settings;
+use imgsrv_server::Limits;
 
 #[cfg(feature = "postgres")]
 pub(crate) use self::postgres::ACQUIRE_TIMEOUT;
@@ -111,6 +112,14 @@ pub(crate) struct Config {
     #[arg(long, global = true, env = "IMGSRV_TRANSFER_MEMORY", value_name = "SIZE", default_value = "256MiB", value_parser = size)]
     transfer_memory: u64,
 
+    /// Parts that are received at once
+    #[arg(long, global = true, env = "IMGSRV_MAX_UPLOADS", value_name = "NUMBER", default_value_t = Limits::default().uploads, value_parser = positive_number)]
+    max_uploads: usize,
+
+    /// Downloads that are sent at once
+    #[arg(long, global = true, env = "IMGSRV_MAX_DOWNLOADS", value_name = "NUMBER", default_value_t = Limits::default().downloads, value_parser = positive_number)]
+    max_downloads: usize,
+
     /// Space on the disk that uploads leave free
     #[arg(long, global = true, env = "IMGSRV_MIN_FREE", value_name = "SIZE", default_value = "512MiB", value_parser = size)]
     min_free: u64,
@@ -141,6 +150,11 @@ impl Config {
     /// The certificate and its key, if TLS is to be spoken; else the line that says which of them is missing.
     pub(crate) fn tls(&self) -> Result<Option<TlsFiles>, String> {
         self.tls.files()
+    }
+
+    /// How many transfers there may be at once.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { uploads: self.max_uploads, downloads: self.max_downloads }
     }
 
     /// What the engine needs to know, or the line that says why it cannot be.
@@ -285,6 +299,10 @@ fn size(text: &str) -> Result<u64, &'static str> {
 
 fn number(text: &str) -> Result<usize, &'static str> {
     text.parse().map_err(|_| "must be a number")
+}
+
+fn positive_number(text: &str) -> Result<usize, &'static str> {
+    number(text).ok().filter(|number| *number > 0).ok_or("must be a number, and more than nothing")
 }
 
 fn boolean(text: &str) -> Result<bool, &'static str> {

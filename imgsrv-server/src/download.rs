@@ -14,6 +14,7 @@ use poem_openapi::payload::{Binary, Payload};
 use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponses, Registry};
 
 use crate::caching::PRIVATE;
+use crate::capacity::Capacity;
 use crate::conditional::Validators;
 use crate::edge;
 use crate::meta;
@@ -56,8 +57,8 @@ impl<'a> File<'a> {
     /// The answer to a request for this file.
     ///
     /// # Errors
-    /// 412 when the client insists on other bytes; 416 when no byte is in the range; what the engine says when the bytes
-    /// cannot be read.
+    /// 412 when the client insists on other bytes; 416 when no byte is in the range; 503 when there are as many downloads
+    /// as there may be; what the engine says when the bytes cannot be read.
     pub(crate) async fn send(&self, engine: &Engine, request: &Request) -> Result<Download, Problem> {
         let etag = format!("\"{}\"", self.digest);
         let validators = Validators { etag: &etag, modified: Some(self.modified) };
@@ -78,6 +79,7 @@ impl<'a> File<'a> {
             Selection::Part(range) => Some(range),
             Selection::Unsatisfiable => return Err(Problem::range_not_satisfiable(self.size)),
         };
+        let place = Capacity::download(request)?;
         // The engine has read the first chunk when it answers: what is missing is a problem and not a short body.
         let bytes = engine.read_blob(self.digest, range.clone()).await?;
         let response = self.described(&etag).header(header::CONTENT_LENGTH, bytes.range.end - bytes.range.start);
@@ -87,7 +89,7 @@ impl<'a> File<'a> {
                 .header(header::CONTENT_RANGE, content_range(&bytes.range, bytes.size)),
             None => response,
         };
-        Ok(Download(response.body(Body::from_bytes_stream(bytes.body))))
+        Ok(Download(response.body(Body::from_bytes_stream(place.kept_by(bytes.body)))))
     }
 
     /// What 304 says too (RFC 9110 §15.4.5).

@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use imgsrv_core::model::{Actor, Scope, VersionState};
+use poem::http::header::AUTHORIZATION;
 use poem::{Request, RequestBody, Result};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
+use crate::attempts::FailedAttempts;
 use crate::auth::{Action, AuthError, Authenticator, Principal};
 use crate::problem::Problem;
 
@@ -56,16 +58,27 @@ impl Reader {
 pub(crate) struct VersionsReader(pub(crate) Reader);
 
 /// # Errors
-/// 401 without a valid credential, 503 when it cannot be checked now.
+/// 401 without a valid credential, 429 when there were many such, 503 when it cannot be checked now.
 async fn authenticate(request: &Request) -> Result<Principal, Problem> {
     let Some(authenticator) = request.data::<Arc<dyn Authenticator>>() else {
         tracing::error!("the server was put together without an authenticator");
         return Err(Problem::internal());
     };
     authenticator.authenticate(request.headers()).await.map_err(|error| match error {
-        AuthError::Unauthenticated(why) => Problem::unauthorized(why),
+        AuthError::Unauthenticated(why) => refused(request, why),
         AuthError::Unavailable(error) => error.into(),
     })
+}
+
+/// What whoever proved no identity is told. Who did not try to has no part in how often it failed.
+fn refused(request: &Request, why: String) -> Problem {
+    let tried = request.headers().contains_key(AUTHORIZATION);
+    let from = request.remote_addr().as_socket_addr().filter(|_| tried);
+    let counted = request.data::<FailedAttempts>().zip(from).map(|(attempts, from)| attempts.count(from.ip()));
+    match counted {
+        Some(Err(wait)) => Problem::too_many_attempts(wait),
+        _ => Problem::unauthorized(why),
+    }
 }
 
 /// # Errors

@@ -4,9 +4,9 @@
 //!
 //! ```no_run
 //! # use std::sync::Arc;
-//! # use imgsrv_server::{Readiness, auth::Authenticator};
+//! # use imgsrv_server::{Limits, Readiness, auth::Authenticator};
 //! # async fn serve(engine: imgsrv_core::Engine, authenticator: Arc<dyn Authenticator>) -> std::io::Result<()> {
-//! let app = imgsrv_server::app(engine, authenticator, Readiness::default());
+//! let app = imgsrv_server::app(engine, authenticator, Readiness::default(), Limits::default());
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
 //! imgsrv_server::serve(listener, app, std::future::pending(), std::time::Duration::ZERO).await;
 //! # Ok(())
@@ -18,8 +18,10 @@
 pub mod auth;
 
 mod api;
+mod attempts;
 mod body;
 mod caching;
+mod capacity;
 mod coding;
 pub mod conditional;
 mod connections;
@@ -51,13 +53,19 @@ use poem::{EndpointExt, IntoEndpoint};
 
 pub use api::Readiness;
 use auth::Authenticator;
+pub use capacity::Limits;
 pub use connections::{serve, serve_tls};
 pub use tls::{Tls, TlsError};
 
 /// Every route, answering with the engine's data to whom the authenticator lets in.
 ///
 /// Errors, panics and requests that no route wants are answered here, so the endpoint never fails.
-pub fn app(engine: Engine, authenticator: Arc<dyn Authenticator>, readiness: Readiness) -> BoxEndpoint<'static> {
+pub fn app(
+    engine: Engine,
+    authenticator: Arc<dyn Authenticator>,
+    readiness: Readiness,
+    limits: Limits,
+) -> BoxEndpoint<'static> {
     let clock = engine.clock().clone();
     api::service()
         .into_endpoint()
@@ -66,6 +74,8 @@ pub fn app(engine: Engine, authenticator: Arc<dyn Authenticator>, readiness: Rea
         .data(engine)
         .data(authenticator)
         .data(readiness)
+        .data(capacity::Capacity::new(limits))
+        .data(attempts::FailedAttempts::default())
         .data(coding::Compressed::default())
         .around(move |inner, request| edge::answer(clock.clone(), inner, request))
         // The type of the whole is one that `tokio::spawn` cannot see through; boxed, it can.

@@ -12,6 +12,7 @@ mod verify;
 use std::process::ExitCode;
 
 use cli::{Cli, Failure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
     #[cfg(feature = "client")]
@@ -45,7 +46,17 @@ fn run() -> Result<(), Failure> {
     let cli = Cli::from_environment()?;
     // Hashes of tokens and images that are not published yet are nobody else's business, in whatever folder they lie.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    raise_file_limit();
     runtime()?.block_on(cli.run())
+}
+
+/// Each transfer takes two descriptors, and what a shell allows at first is meant for programs of another kind. That it
+/// cannot be raised is what those see who log why connections are not accepted.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(err) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(error = %err, "the limit of open files stays as it is");
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

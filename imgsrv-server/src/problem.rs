@@ -1,6 +1,7 @@
 //! Errors as clients see them (RFC 9457), made in one place from the engine's errors and from the framework's.
 
 use std::any::Any;
+use std::time::Duration;
 
 use imgsrv_core::{Error, FieldError};
 use poem::error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError};
@@ -90,6 +91,17 @@ impl Problem {
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
+    }
+
+    /// 429: there were too many credentials that are of no use; none should come for so long.
+    pub(crate) fn too_many_attempts(wait: Duration) -> Self {
+        let detail = "the credential is of no use, and there were many such from this address: wait, then use another";
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", detail);
+        match HeaderValue::try_from(seconds.to_string()) {
+            Ok(seconds) => problem.with_header(header::RETRY_AFTER, seconds),
+            Err(_) => problem,
+        }
     }
 
     /// 500: nothing but the request id, by which the log tells the rest.

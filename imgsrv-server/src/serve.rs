@@ -28,7 +28,7 @@ pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
 
     let readiness = Readiness::default();
     let authenticator = Arc::new(auth::DatabaseAuthenticator::new(engine.clone()));
-    let app = imgsrv_server::app(engine.clone(), authenticator, readiness.clone());
+    let app = imgsrv_server::app(engine.clone(), authenticator, readiness.clone(), config.limits());
     let mut background = Background::start(engine.clone(), config.idle_by().is_none());
     // Whoever asks first for an index would wait until the whole catalogue is read.
     tokio::spawn(async move { engine.catalog().await.map(drop) });

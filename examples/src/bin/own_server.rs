@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use imgsrv_core::BoxError;
 use imgsrv_core::model::Digest;
-use imgsrv_server::Readiness;
 use imgsrv_server::auth::{Action, AuthError, Authenticator, Principal};
+use imgsrv_server::{Limits, Readiness};
 use poem::http::HeaderMap;
 use poem::{EndpointExt, Route, get, handler};
 use tokio::net::TcpListener;
@@ -53,7 +53,7 @@ async fn main() -> Result<(), BoxError> {
         async move { engine.run(stop).await }
     });
 
-    let images = imgsrv_server::app(engine, Arc::new(OneSecret(secret)), Readiness::default());
+    let images = imgsrv_server::app(engine, Arc::new(OneSecret(secret)), Readiness::default(), Limits::default());
     let app = Route::new().at("/hello", get(hello)).nest("/", images.map_to_response());
     let listener = TcpListener::bind(address).await?;
     println!("{}", listener.local_addr()?);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use imgsrv_core::Engine;
+use imgsrv_core::{Engine, Error};
 use poem::web::Data;
 use poem_openapi::OpenApi;
 use tokio::time::timeout;
@@ -46,28 +46,42 @@ impl HealthApi {
 
     /// Tell whether the server can do its work
     ///
-    /// 503 names what does not answer.
+    /// 503 names what does not answer, and what else is not as it must be.
     #[oai(path = "/readyz", method = "get", operation_id = "check_readiness")]
     async fn check_readiness(&self, engine: Data<&Engine>, readiness: Data<&Readiness>) -> Result<NoContent, Problem> {
         if readiness.is_stopping() {
             return Err(Problem::unavailable("the server is shutting down"));
         }
-        let (database, store) =
-            tokio::join!(timeout(PATIENCE, engine.check_database()), timeout(PATIENCE, engine.check_store()));
+        let (database, schema, store) = tokio::join!(
+            timeout(PATIENCE, engine.check_database()),
+            timeout(PATIENCE, engine.check_schema()),
+            timeout(PATIENCE, engine.check_store()),
+        );
         let mut failing = Vec::new();
-        for (dependency, outcome) in [("database", database), ("store", store)] {
-            let error = match outcome {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error.chain(),
-                Err(elapsed) => elapsed.to_string(),
-            };
-            tracing::warn!(dependency, error, "not ready");
-            failing.push(dependency);
+        let silent: Vec<_> = [("database", database), ("store", store)]
+            .into_iter()
+            .filter_map(|(dependency, outcome)| {
+                let error = match outcome {
+                    Ok(Ok(())) => return None,
+                    Ok(Err(error)) => error.chain(),
+                    Err(elapsed) => elapsed.to_string(),
+                };
+                tracing::warn!(dependency, error, "not ready");
+                Some(dependency)
+            })
+            .collect();
+        if !silent.is_empty() {
+            failing.push(format!("no answer from: {}", silent.join(", ")));
         }
-        if failing.is_empty() {
-            Ok(NoContent::Done)
-        } else {
-            Err(Problem::unavailable(format!("no answer from: {}", failing.join(", "))))
+        // That it cannot be asked is the database's fault, which is named already or will be.
+        if let Ok(Err(error @ Error::Invalid { .. })) = schema {
+            tracing::warn!(error = error.chain(), "not ready");
+            failing.push("the migrations of the database are not those of this version".to_owned());
         }
+        if let Err(error) = engine.check_worker() {
+            tracing::warn!(error = error.chain(), "not ready");
+            failing.push("the background worker stands still".to_owned());
+        }
+        if failing.is_empty() { Ok(NoContent::Done) } else { Err(Problem::unavailable(failing.join("; "))) }
     }
 }

@@ -2,7 +2,7 @@ use std::io;
 
 use futures_util::stream;
 use imgsrv_core::Engine;
-use poem::http::header;
+use poem::http::{StatusCode, header};
 use poem::web::Data;
 use poem::{Body, IntoResponse, Request, Response};
 use poem_openapi::registry::{MetaResponses, Registry};
@@ -10,7 +10,9 @@ use poem_openapi::{ApiResponse, OpenApi};
 
 use super::Tag;
 use crate::caching::{REVALIDATE, revalidated};
+use crate::capacity::Capacity;
 use crate::coding::{Coding, Compressed};
+use crate::edge;
 use crate::meta;
 use crate::problem::Problem;
 
@@ -80,6 +82,11 @@ impl Projected {
                 .body(Body::from_bytes_stream(stream::iter(pieces)))
         });
         response.headers_mut().insert(header::VARY, header::ACCEPT_ENCODING.into());
+        if response.status() == StatusCode::OK && !edge::is_head(request) {
+            let place = Capacity::download(request)?;
+            let body = response.take_body().into_bytes_stream();
+            response.set_body(Body::from_bytes_stream(place.kept_by(body)));
+        }
         Ok(Self(response))
     }
 }

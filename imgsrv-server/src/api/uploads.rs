@@ -8,6 +8,7 @@ use poem_openapi::{ApiResponse, OpenApi};
 
 use super::{Tag, page};
 use crate::body::content_length;
+use crate::capacity::Capacity;
 use crate::content_digest;
 use crate::extract::CanWriteContent;
 use crate::number::{Limit, Number};
@@ -95,6 +96,7 @@ impl UploadsApi {
     ) -> Result<Json<StoredPart>, Problem> {
         let (id, number) = (upload_id.0.0, number.0.0);
         let claim = claim(request)?;
+        let _place = Capacity::upload(request)?;
         let part = engine.acting_as(may.actor()).put_part(id, number, claim, body.0.into_bytes_stream()).await?;
         Ok(Json(StoredPart::of(id, part)))
     }

@@ -14,7 +14,7 @@ pub(super) const REFUSALS: &[(&str, &[u16])] = &[
     ("create_image", &[409]),
     ("delete_image", &[412]),
     ("create_version", &[409]),
-    ("list_versions", &[401, 403]),
+    ("list_versions", &[401, 403, 429]),
     ("delete_draft", &[412]),
     ("publish_version", &[412]),
     ("add_artifact", &[409, 412]),
@@ -70,7 +70,7 @@ pub(super) fn list_problems(path: &str, operation: &mut Value) {
         let header = match status {
             401 => Some(("WWW-Authenticate", "WwwAuthenticate")),
             416 => Some(("Content-Range", "UnsatisfiedRange")),
-            503 => Some(("Retry-After", "RetryAfter")),
+            429 | 503 => Some(("Retry-After", "RetryAfter")),
             _ => None,
         };
         if let Some((name, component)) = header {
@@ -89,7 +89,7 @@ fn problem_statuses(operation: &Value) -> BTreeSet<u16> {
     let alternatives = operation["security"].as_array().map_or(&[][..], Vec::as_slice);
     let anonymous_too = |alternative: &Value| alternative.as_object().is_some_and(Map::is_empty);
     if !alternatives.is_empty() && !alternatives.iter().any(anonymous_too) {
-        statuses.extend([401, 403]);
+        statuses.extend([401, 403, 429]);
     }
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
         statuses.insert(400);
@@ -121,6 +121,7 @@ fn meaning(status: u16, path: &str) -> &'static str {
         413 => "The body has more than 1 MiB",
         415 => "The body is not JSON",
         416 => "No byte is in the range",
+        429 => "The token is not valid, and there were many such from this address",
         503 => "Something that this needs does not answer now, or is full",
         _ => "The server failed; its log knows the request by its id",
     }

@@ -47,6 +47,29 @@ async fn readiness_names_what_does_not_work() {
     assert_eq!(api.get("/readyz").await.status, 204, "and again when it does");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_database_was_migrated_under_it_is_not_ready() {
+    let server = Server::start();
+    let api = server.anonymous();
+    let (later, none) = ("m9999_later", "m0001_initial");
+    for (change, back) in [
+        (
+            format!("insert into seaql_migrations (version, applied_at) values ('{later}', 0)"),
+            format!("delete from seaql_migrations where version = '{later}'"),
+        ),
+        (
+            format!("delete from seaql_migrations where version = '{none}'"),
+            format!("insert into seaql_migrations (version, applied_at) values ('{none}', 0)"),
+        ),
+    ] {
+        server.folder.change(&change).await;
+        let problem = api.get("/readyz").await.problem(503, "unavailable");
+        assert_eq!(problem["detail"], "the migrations of the database are not those of this version", "{change}");
+        server.folder.change(&back).await;
+        api.get("/readyz").await.no_content();
+    }
+}
+
 /// What `imgsrv healthcheck` ends with, and its line if it has one. Of the configuration it uses the address only.
 fn healthcheck(listen: &str) -> (Option<i32>, String) {
     let nothing = Folder::new();

@@ -21,10 +21,12 @@ macro_rules! on_both {
 
 mod aliases;
 mod at_once;
+mod attempts;
 mod authorization;
 mod bad_input;
 mod bootstrap;
 mod caching;
+mod capacity;
 mod catalog;
 mod commands;
 mod connections;

@@ -90,7 +90,10 @@ fn every_operation_lists_its_problems_one_by_one() {
         }
         let lists = |statuses: &[&str]| statuses.iter().all(|status| responses.contains_key(*status));
         assert!(lists(&["500"]), "{name}");
-        assert!(operation["security"].as_array().map(Vec::len) != Some(1) || lists(&["401", "403", "503"]), "{name}");
+        assert!(
+            operation["security"].as_array().map(Vec::len) != Some(1) || lists(&["401", "403", "429", "503"]),
+            "{name}"
+        );
         assert!(!name.contains('{') || lists(&["400", "404", "503"]), "{name}");
         assert!(operation["requestBody"].is_null() || lists(&["400", "503"]), "{name}");
     }
@@ -110,7 +113,7 @@ fn every_answer_lists_its_headers() {
                 "304" => &["ETag"],
                 "401" => &["WWW-Authenticate"],
                 "416" => &["Content-Range"],
-                "503" => &["Retry-After"],
+                "429" | "503" => &["Retry-After"],
                 _ => &[],
             });
             for header in expected {

@@ -7,6 +7,9 @@ use std::path::Path;
 use imgsrv_client::{Error, types::Problem};
 use serde_json::{Value, json};
 
+/// What the server answers to a credential that is of no use, after many such.
+const TOO_MANY_ATTEMPTS: &str = "urn:imgsrv:problem:too-many-attempts";
+
 /// Why a command ended early: a line for people, and a kind for programs.
 #[derive(Debug)]
 pub struct Failure {
@@ -96,6 +99,8 @@ impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let kind = match problem.status {
             401 | 403 => Kind::Denied,
+            // A valid token is never answered so: to wait does not make this one valid.
+            429 if problem.type_ == TOO_MANY_ATTEMPTS => Kind::Denied,
             404 => Kind::NotFound,
             409 | 412 => Kind::Conflict,
             429 | 500..=599 => Kind::Unavailable,
@@ -116,7 +121,9 @@ impl From<Error<Problem>> for Failure {
             Error::ErrorResponse(problem) => problem.into_inner().into(),
             Error::UnexpectedResponse(answer) => {
                 let status = answer.status();
-                let kind = if status.is_server_error() { Kind::Unavailable } else { Kind::Other };
+                // What stands before the server may have limits of its own.
+                let later = status.is_server_error() || status == reqwest::StatusCode::TOO_MANY_REQUESTS;
+                let kind = if later { Kind::Unavailable } else { Kind::Other };
                 Self::new(kind, format!("{} answered {status}, which imgsrv does not", answer.url()))
             }
             Error::CommunicationError(err) | Error::ResponseBodyError(err) => err.into(),
@@ -146,17 +153,20 @@ impl From<reqwest::Error> for Failure {
 mod tests {
     use super::*;
 
+    fn problem(status: i32, type_: &str, detail: &str) -> Problem {
+        let (type_, detail) = (type_.to_owned(), Some(detail.to_owned()));
+        Problem { detail, errors: Vec::new(), instance: None, status, title: String::new(), type_ }
+    }
+
     #[test]
     fn nothing_that_a_server_says_moves_the_cursor() {
-        let problem = Problem {
-            detail: Some("no\u{1b}[2J such\nimage".to_owned()),
-            errors: Vec::new(),
-            instance: None,
-            status: 404,
-            title: String::new(),
-            type_: String::new(),
-        };
-        let failure = Failure::from(problem);
+        let failure = Failure::from(problem(404, "", "no\u{1b}[2J such\nimage"));
         assert_eq!((failure.to_string().as_str(), failure.code()), ("error: no [2J such image", 4));
+    }
+
+    #[test]
+    fn what_waiting_does_not_mend_is_not_waited_for() {
+        let code = |type_| Failure::from(problem(429, type_, "too many")).code();
+        assert_eq!((code(TOO_MANY_ATTEMPTS), code("about:blank")), (3, 6));
     }
 }

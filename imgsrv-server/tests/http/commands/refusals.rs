@@ -4,10 +4,12 @@ use std::fs;
 use std::process::Stdio;
 
 use serde_json::Value;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Place, events, names, output};
+use crate::server::until;
 
-on_both!(Place: each_refusal_has_its_code);
+on_both!(Place: each_refusal_has_its_code, a_token_of_no_use_is_not_tried_again);
 
 async fn each_refusal_has_its_code(place: Place) {
     place.disk("debian-amd64.qcow2", 1, 100_000);
@@ -73,4 +75,23 @@ async fn each_refusal_has_its_code(place: Place) {
     assert_eq!(place.run("alias remove demo stable"), "");
     place.refused(4, "alias remove demo stable");
     place.refused(4, "alias set demo latest 2");
+}
+
+async fn a_token_of_no_use_is_not_tried_again(place: Place) {
+    place.disk("debian-amd64.qcow2", 1, 1000);
+    let guess = place.server().anonymous().with_token("nothing".to_owned());
+    until("it is too much", async || guess.get("/v1/uploads").await.status == 429).await;
+    // It stays too much.
+    let guessing = AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            guess.get("/v1/uploads").await;
+        }
+    }));
+    let push = "push debian-amd64.qcow2 --image demo --version 1";
+    let said = place.refused(3, &format!("{push} --token nothing --retry-for 0"));
+    // Once a second it is told what it would be told at first.
+    assert!(said.contains("of no use") || said.contains("is not valid"), "{said}");
+    // Whoever has one, at the same address, notices nothing of it.
+    place.run(push);
+    drop(guessing);
 }

@@ -127,7 +127,7 @@ impl Answer {
         match self.status.as_u16() {
             401 => assert_eq!(self.header("www-authenticate"), "Bearer"),
             405 => assert!(!self.header("allow").is_empty()),
-            503 => assert!(!self.header("retry-after").is_empty()),
+            429 | 503 => assert!(!self.header("retry-after").is_empty()),
             _ => {}
         }
         if is_head {

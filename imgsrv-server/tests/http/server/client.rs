@@ -1,5 +1,6 @@
 //! A client that speaks the API.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,6 +33,17 @@ impl Api {
         };
         let client = client.build().expect("a client");
         Self { client, url: url.to_owned(), token }
+    }
+
+    /// The same client with this token.
+    pub(crate) fn with_token(&self, token: String) -> Self {
+        Self { token: Some(token), ..self.clone() }
+    }
+
+    /// The same client, at another address of this machine.
+    pub(crate) fn at(&self, address: [u8; 4]) -> Self {
+        let client = Client::builder().timeout(PATIENCE).local_address(IpAddr::from(address));
+        Self { client: client.build().expect("a client"), ..self.clone() }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
