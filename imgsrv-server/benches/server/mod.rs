@@ -10,14 +10,14 @@ use std::time::Duration;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     url: String,
     token: Option<String>,
 }
 
 impl Server {
-    pub fn start(data: &Path) -> Self {
+    pub(crate) fn start(data: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_imgsrv"))
             .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--verbosity", "imgsrv=info,warn", "--data-dir"])
             .arg(data)
@@ -29,7 +29,11 @@ impl Server {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let listening =
             lines.find_map(|line| serde_json::from_str::<Value>(&line).ok()?["address"].as_str().map(str::to_owned));
-        std::thread::spawn(move || lines.for_each(drop));
+        // What the server complains of is worth knowing where a measurement fails.
+        std::thread::spawn(move || {
+            let complaints = lines.filter(|line| ["WARN", "ERROR"].iter().any(|level| line.contains(level)));
+            complaints.filter(|line| !line.contains("sqlx::pool")).for_each(|line| eprintln!("{line}"));
+        });
         let issued =
             Command::new(env!("CARGO_BIN_EXE_imgsrv")).arg("--data-dir").arg(data).arg("bootstrap-token").output();
         let issued = String::from_utf8(issued.unwrap().stdout).unwrap();
@@ -38,18 +42,18 @@ impl Server {
     }
 
     /// A client that manages it.
-    pub fn api(&self) -> Api {
+    pub(crate) fn api(&self) -> Api {
         let client = Client::builder().no_gzip().no_zstd().build().unwrap();
         Api { client, url: self.url.clone(), token: self.token.clone() }
     }
 
     /// Host and port.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         self.url.trim_start_matches("http://")
     }
 
     /// The most memory that it ever had: KiB.
-    pub fn peak(&self) -> u64 {
+    pub(crate) fn peak(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse().unwrap()
@@ -64,14 +68,14 @@ impl Drop for Server {
 }
 
 #[derive(Clone)]
-pub struct Api {
+pub(crate) struct Api {
     client: Client,
     url: String,
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
 }
 
 impl Api {
-    pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+    pub(crate) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
         let request = self.client.get(format!("{}{path}", self.url));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let response = request.send().await.unwrap();
@@ -79,7 +83,7 @@ impl Api {
         response
     }
 
-    pub async fn json(&self, method: Method, path: impl AsRef<str>, body: Option<Value>) -> Value {
+    pub(crate) async fn json(&self, method: Method, path: impl AsRef<str>, body: Option<Value>) -> Value {
         let request = self.client.request(method, format!("{}{}", self.url, path.as_ref()));
         let request = request.bearer_auth(self.token.as_ref().unwrap());
         let request = match body {
@@ -93,7 +97,7 @@ impl Api {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
-    pub async fn writer(&self) -> Self {
+    pub(crate) async fn writer(&self) -> Self {
         let principal = json!({"kind": "service", "display_name": "bench"});
         let principal = self.json(Method::POST, "/v1/auth/principals", Some(principal)).await;
         let path = format!("/v1/auth/principals/{}", principal["id"].as_str().unwrap());
@@ -104,13 +108,13 @@ impl Api {
     }
 
     /// A session for a blob; its path.
-    pub async fn begin(&self, digest: &str, size: usize) -> String {
+    pub(crate) async fn begin(&self, digest: &str, size: usize) -> String {
         let promise = json!({"expected_digest": digest, "expected_size_bytes": size});
         let upload = self.json(Method::POST, "/v1/uploads", Some(promise)).await;
         format!("/v1/uploads/{}", upload["id"].as_str().unwrap())
     }
 
-    pub async fn upload(&self, bytes: &[u8]) {
+    pub(crate) async fn upload(&self, bytes: &[u8]) {
         let path = self.begin(&digest(bytes), bytes.len()).await;
         let part = self.client.put(format!("{}{path}/parts/1", self.url)).bearer_auth(self.token.as_ref().unwrap());
         let part: Value =
@@ -120,7 +124,7 @@ impl Api {
     }
 
     /// Adds a disk to a draft; its path.
-    pub async fn add_disk(&self, version: &str, bytes: &[u8]) -> String {
+    pub(crate) async fn add_disk(&self, version: &str, bytes: &[u8]) -> String {
         self.upload(bytes).await;
         let artifact = json!({
             "operating_system": "linux", "architecture": "amd64", "format": "qcow2", "primary_media_type": "a/b",
@@ -131,7 +135,7 @@ impl Api {
     }
 
     /// Publishes a draft and waits until that is done.
-    pub async fn publish(&self, version: &str) {
+    pub(crate) async fn publish(&self, version: &str) {
         let job = self.json(Method::POST, format!("{version}/publish"), None).await;
         while self.json(Method::GET, format!("/v1/publish-jobs/{}", job["id"].as_str().unwrap()), None).await["state"]
             != "succeeded"
@@ -139,15 +143,15 @@ impl Api {
     }
 }
 
-pub fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     imgsrv_core::model::Digest::of(bytes).to_string()
 }
 
-pub fn middle(mut taken: Vec<Duration>) -> String {
+pub(crate) fn middle(mut taken: Vec<Duration>) -> String {
     taken.sort_unstable();
     format!("median {}, most {}", ms(taken[taken.len() / 2]), ms(taken[taken.len() - 1]))
 }
 
-pub fn ms(time: Duration) -> String {
+pub(crate) fn ms(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1000.0)
 }
