@@ -153,6 +153,7 @@ struct Crowd {
 
 impl Crowd {
     async fn upload(&self, path: &str, bytes: &[u8]) {
+        let turn = self.turns.acquire().await.unwrap();
         let mut connection = self.connect().await;
         let head = format!(
             "PUT {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\
@@ -160,7 +161,6 @@ impl Crowd {
             self.token,
             bytes.len()
         );
-        let turn = self.turns.acquire().await.unwrap();
         connection.write_all(head.as_bytes()).await.unwrap();
         answered_with(&mut connection, 100).await;
         drop(turn);
@@ -177,8 +177,8 @@ impl Crowd {
     }
 
     async fn download(&self, path: &str, size: usize) {
-        let mut connection = self.connect().await;
         let turn = self.turns.acquire().await.unwrap();
+        let mut connection = self.connect().await;
         connection.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
         answered_with(&mut connection, 200).await;
         drop(turn);
