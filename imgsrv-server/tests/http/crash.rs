@@ -1,279 +1,263 @@
 //! SIGKILL at any moment: what was acknowledged is there afterwards, and what was not can be finished or given up.
+//!
+//! `IMGSRV_TEST_KILLS` says how often each deployment is killed, `IMGSRV_TEST_SEED` which moments are meant; both are
+//! printed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+mod checker;
+mod content;
+mod damage;
+mod deployment;
+mod ledger;
+mod life;
+mod rows;
+mod settle;
+mod walk;
 
-use chrono::{TimeDelta, Utc};
-use imgsrv_core::opendal::{Operator, services};
-use imgsrv_core::sea_orm::{ConnectionTrait, Database, DatabaseConnection, Statement};
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
 use imgsrv_core::{Clock, Engine, Settings};
-use reqwest::Method;
-use serde_json::{Value, json};
 
-use crate::server::{Api, Folder, Server, bytes, digest};
+use self::checker::{Checker, Findings};
+use self::deployment::Deployment;
+use self::ledger::Shared;
+use self::life::Life;
+use self::walk::Walker;
+use crate::server::{Server, to_listen};
 
-const KILLS: u32 = 20;
+/// How often each deployment is killed where nothing else is said.
+const KILLS: u32 = 15;
 
-/// What the server acknowledged.
-#[derive(Default)]
-struct Ledger {
-    /// Sessions by id: the seed of their bytes, and the parts that were acknowledged.
-    uploads: BTreeMap<String, (u64, Vec<Value>)>,
-    /// Sessions of which `ready` was told.
-    ready: BTreeSet<String>,
-    /// Versions by name: the seed of their bytes and the artifact's id.
-    artifacts: BTreeMap<String, (u64, String)>,
-    jobs: BTreeSet<String>,
-    published: BTreeSet<String>,
-    /// The last version that `latest` was acknowledged to point at, and one that it may point at.
-    alias: Option<String>,
-    alias_tried: Option<String>,
-}
+/// After so many kills a server is given the time to finish what it has, and is checked.
+const BETWEEN_CHECKS: u32 = 50;
 
-type Shared = Arc<Mutex<Ledger>>;
+on_both!(Deployment: killed_at_any_moment);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_moment() {
-    let seed = std::env::var("CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    println!("CRASH_SEED={seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
-    let ledger = Shared::default();
-
-    let mut server = Server::start_in(Folder::new(), &["--job-lease", "1s"]);
-    let token = server.writer().await.token;
-    server.client(token.clone()).post("/v1/images", json!({"name": "loop"})).await.created();
-    for kill in 0..KILLS {
-        let api = server.client(token.clone());
-        let walking = tokio::spawn(walk(api, Arc::clone(&ledger), u64::from(kill) * 1000));
-        tokio::time::sleep(Duration::from_millis(random.u64(5..600))).await;
-        let folder = server.kill();
-        walking.await.expect("the walk ends when its server is gone");
-        server = Server::start_in(folder, &["--job-lease", "1s"]);
-        assert_eq!(server.token, None, "the first token still manages the server");
-        check(&server.client(token.clone()), &ledger).await;
+async fn killed_at_any_moment(deployment: Deployment) {
+    let kills = variable("IMGSRV_TEST_KILLS").unwrap_or(KILLS.into()) as u32;
+    let seed = variable("IMGSRV_TEST_SEED").or_else(|| variable("CRASH_SEED")).unwrap_or_else(|| fastrand::u64(..));
+    let name = deployment.name();
+    println!("{name}: {kills} kills, IMGSRV_TEST_SEED={seed}");
+    let mut story = Story::begin(deployment, seed).await;
+    while story.ledger.lock().kills < kills {
+        story.kill().await;
+        if story.ledger.lock().kills % BETWEEN_CHECKS == 0 {
+            story.check().await;
+        }
     }
-    let published = ledger.lock().expect("ledger").published.len();
-    println!("{published} versions were published between the kills");
+    let (published, objects) = story.end().await;
+    println!(
+        "{name}: {kills} kills, IMGSRV_TEST_SEED={seed}: {published} versions were published, {objects} objects are left"
+    );
     assert!(published > 0, "a loop that publishes nothing proves nothing");
-    check_bytes(&server.anonymous(), &ledger).await;
-    nothing_is_left_over(&server.stop()).await;
 }
 
-/// Publishes versions one after the other until the server does not answer.
-async fn walk(api: Api, ledger: Shared, first: u64) {
-    for seed in first.. {
-        if release(&api, &ledger, seed).await.is_none() {
-            return;
-        }
-    }
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect(name))
 }
 
-fn content(seed: u64) -> Vec<u8> {
-    // Every third one in two parts, sent in the wrong order, so that the worker has something to do.
-    let size = if seed.is_multiple_of(3) { (5 << 20) + 1000 } else { 60_000 };
-    bytes(seed, size)
+/// Many lives of one server.
+struct Story {
+    deployment: Deployment,
+    ledger: Shared,
+    random: fastrand::Rng,
+    token: Option<String>,
+    /// What a start takes.
+    start: Duration,
+    /// Digests of published bytes that were found right.
+    known: BTreeSet<String>,
+    begun: Instant,
 }
 
-async fn release(api: &Api, ledger: &Shared, seed: u64) -> Option<()> {
-    let whole = content(seed);
-    let promise = json!({"expected_digest": digest(&whole), "expected_size_bytes": whole.len()});
-    let upload = call(api, Method::POST, "/v1/uploads", promise).await?["id"].as_str()?.to_owned();
-    ledger.lock().ok()?.uploads.insert(upload.clone(), (seed, Vec::new()));
-    for (number, part) in chunks(&whole) {
-        let path = format!("/v1/uploads/{upload}/parts/{number}");
-        let answer = api.request(Method::PUT, &path).body(part).send().await.ok()?;
-        let part: Value = answer.json().await.ok()?;
-        ledger.lock().ok()?.uploads.get_mut(&upload)?.1.push(part);
-    }
-    finish(api, ledger, &upload).await?;
-
-    let version = format!("v{seed}");
-    let versions = "/v1/images/loop/versions";
-    call(api, Method::POST, versions, json!({ "version": version })).await?;
-    let artifact = json!({
-        "operating_system": "linux", "architecture": "amd64", "format": "raw",
-        "primary_blob_digest": digest(&whole), "primary_blob_size_bytes": whole.len(),
-        "primary_media_type": "application/octet-stream",
-    });
-    let artifact = call(api, Method::POST, &format!("{versions}/{version}/artifacts"), artifact).await?;
-    let id = artifact["id"].as_str()?.to_owned();
-    ledger.lock().ok()?.artifacts.insert(version.clone(), (seed, id));
-
-    let job = call(api, Method::POST, &format!("{versions}/{version}/publish"), json!({})).await?;
-    let job = job["job_id"].as_str()?.to_owned();
-    ledger.lock().ok()?.jobs.insert(job.clone());
-    loop {
-        let job = call(api, Method::GET, &format!("/v1/publish-jobs/{job}"), Value::Null).await?;
-        match job["state"].as_str()? {
-            "succeeded" => break,
-            "failed" => panic!("{job}"),
-            _ => tokio::time::sleep(Duration::from_millis(2)).await,
-        }
-    }
-    ledger.lock().ok()?.published.insert(version.clone());
-    ledger.lock().ok()?.alias_tried = Some(version.clone());
-    call(api, Method::PUT, "/v1/images/loop/aliases/latest", json!({ "version": version })).await?;
-    ledger.lock().ok()?.alias = Some(version);
-    Some(())
-}
-
-/// The parts of some bytes, the last one first.
-fn chunks(whole: &[u8]) -> Vec<(u32, Vec<u8>)> {
-    let mut chunks: Vec<_> = (1..).zip(whole.chunks(5 << 20).map(<[u8]>::to_vec)).collect();
-    chunks.reverse();
-    chunks
-}
-
-/// Completes an upload and waits until it is ready.
-async fn finish(api: &Api, ledger: &Shared, upload: &str) -> Option<()> {
-    let parts: Vec<Value> = ledger.lock().ok()?.uploads.get(upload)?.1.iter().map(list_entry).collect();
-    call(api, Method::POST, &format!("/v1/uploads/{upload}/complete"), json!({ "parts": parts })).await?;
-    loop {
-        let session = call(api, Method::GET, &format!("/v1/uploads/{upload}"), Value::Null).await?;
-        match session["state"].as_str()? {
-            "ready" => break,
-            "failed" | "aborted" => panic!("{session}"),
-            _ => tokio::time::sleep(Duration::from_millis(2)).await,
-        }
-    }
-    ledger.lock().ok()?.ready.insert(upload.to_owned());
-    Some(())
-}
-
-fn list_entry(part: &Value) -> Value {
-    json!({"number": part["part_number"], "etag": part["etag"], "size_bytes": part["size_bytes"]})
-}
-
-/// The body of a success; `None` when the server is gone.
-async fn call(api: &Api, method: Method, path: &str, body: Value) -> Option<Value> {
-    let request = api.request(method, path);
-    let request = if body.is_null() { request } else { request.json(&body) };
-    let answer = request.send().await.ok()?;
-    let status = answer.status();
-    let text = answer.text().await.ok()?;
-    assert!(status.is_success(), "{path}: {status} {text}");
-    serde_json::from_str(&text).ok()
-}
-
-/// Every acknowledged write is there; what is unfinished goes on or is given up.
-async fn check(api: &Api, ledger: &Shared) {
-    let (uploads, ready, artifacts, jobs, published, alias, alias_tried) = {
-        let ledger = ledger.lock().expect("ledger");
-        (
-            ledger.uploads.clone(),
-            ledger.ready.clone(),
-            ledger.artifacts.clone(),
-            ledger.jobs.clone(),
-            ledger.published.clone(),
-            ledger.alias.clone(),
-            ledger.alias_tried.clone(),
-        )
-    };
-    for (id, (seed, parts)) in uploads {
-        let session = api.get(&format!("/v1/uploads/{id}")).await.ok();
-        match session["state"].as_str().expect("a state") {
-            "ready" => {}
-            "created" | "uploading" => {
-                assert!(!ready.contains(&id), "was ready: {session}");
-                go_on_or_abort(api, ledger, &id, seed, &parts).await;
-            }
-            "completed" | "ingesting" => {
-                assert_eq!(api.wait_for_upload(&id).await["state"], "ready");
-            }
-            "aborted" if !ready.contains(&id) => {}
-            _ => panic!("{session}"),
-        }
-    }
-    for job in jobs {
-        assert_eq!(api.wait_for_job(&job).await["state"], "succeeded");
-    }
-    for version in artifacts.keys() {
-        let manifest = api.get(&format!("/v1/images/loop/versions/{version}")).await.ok();
-        let state = manifest["version"]["state"].as_str().expect("a state").to_owned();
-        assert!(state == "published" || !published.contains(version), "{manifest}");
-        if state == "publishing" {
-            // Its publish was never acknowledged; asking again gives the job, which ends.
-            assert_eq!(api.publish("loop", version).await["state"], "succeeded");
-        }
-    }
-    let hanging = api.get("/v1/images/loop/versions?state=publishing").await.ok();
-    assert_eq!(hanging["versions"], json!([]));
-    if let Some(alias) = alias {
-        let points_at = api.get("/v1/images/loop/aliases/latest").await.ok()["version"].clone();
-        assert!(points_at == alias || Some(points_at.as_str().expect("a version")) == alias_tried.as_deref());
-    }
-}
-
-async fn go_on_or_abort(api: &Api, ledger: &Shared, id: &str, seed: u64, acknowledged: &[Value]) {
-    let stored = api.get(&format!("/v1/uploads/{id}/parts")).await.ok();
-    let stored = stored["parts"].as_array().expect("parts").clone();
-    for part in acknowledged {
-        assert!(stored.iter().any(|stored| stored["etag"] == part["etag"]), "{part} was acknowledged: {stored:?}");
-    }
-    if seed.is_multiple_of(2) {
-        assert_eq!(api.post(&format!("/v1/uploads/{id}/abort"), json!({})).await.ok()["state"], "aborted");
-        return;
-    }
-    let mut parts = Vec::new();
-    for (number, bytes) in chunks(&content(seed)) {
-        let part = match stored.iter().find(|stored| stored["number"] == number) {
-            Some(stored) => json!({
-                "part_number": number, "etag": stored["etag"], "size_bytes": stored["size_bytes"],
-            }),
-            None => api.put_part(id, number, bytes).await.ok(),
+impl Story {
+    async fn begin(deployment: Deployment, seed: u64) -> Self {
+        let random = fastrand::Rng::with_seed(seed);
+        let begun = Instant::now();
+        let mut story = Self {
+            deployment,
+            ledger: Shared::default(),
+            random,
+            token: None,
+            start: Duration::ZERO,
+            known: BTreeSet::new(),
+            begun,
         };
-        parts.push(part);
+        let server = story.serve(&[]);
+        story.token = server.writer().await.token;
+        server.stop();
+        story
     }
-    ledger.lock().expect("ledger").uploads.insert(id.to_owned(), (seed, parts));
-    finish(api, ledger, id).await.expect("the server is there");
+
+    fn serve(&mut self, arguments: &[&str]) -> Server {
+        let begun = Instant::now();
+        let mut command = serving(&self.deployment);
+        command.args(arguments);
+        let server = Server::spawn(command, self.deployment.folder.clone());
+        assert!(self.token.is_none() || server.token.is_none(), "the first token still manages the server");
+        self.start = begun.elapsed();
+        server
+    }
+
+    /// One kill more.
+    async fn kill(&mut self) {
+        match self.random.u32(..100) {
+            0..10 => self.kill_the_first_start().await,
+            10..25 => {
+                let after = self.moment(self.start.mul_f32(1.5));
+                let mut command = serving(&self.deployment);
+                to_listen(&mut command);
+                self.note("it starts", after);
+                kill(command, after).await;
+            }
+            25..30 => {
+                let after = self.moment(self.start * 4);
+                let mut command = self.deployment.program();
+                command.arg("sweep");
+                self.note("it sweeps", after);
+                kill(command, after).await;
+            }
+            _ => self.kill_at_work().await,
+        }
+        self.ledger.lock().kills += 1;
+    }
+
+    fn moment(&mut self, within: Duration) -> Duration {
+        within.mul_f64(self.random.f64())
+    }
+
+    fn note(&self, what: &str, after: Duration) {
+        let (kills, elapsed) = (self.ledger.lock().kills, self.begun.elapsed());
+        println!("{elapsed:.1?}: kill {kills}, after {after:?}, while {what}");
+    }
+
+    /// A server that is killed while clients do what they can.
+    async fn kill_at_work(&mut self) {
+        // Now and then a session does not live long, and what is left of it is there to be swept.
+        let (flag, ttl) = if self.random.u32(..8) == 0 {
+            ("--upload-ttl=300ms", TimeDelta::milliseconds(300))
+        } else {
+            ("--upload-ttl=24h", TimeDelta::hours(24))
+        };
+        let server = self.serve(&[flag]);
+        let life = Life::new(server.client(self.token.clone()), self.ledger.clone(), ttl);
+        // So long the life of a server is: some answers, and then a moment.
+        let (answers, after) = (self.random.u32(..120), self.moment(Duration::from_millis(15)));
+        let walkers = ["one-", "two-"].map(|name| tokio::spawn(self.walker(&life, name).walk()));
+        let trickling = tokio::spawn(self.walker(&life, "three-").trickle());
+        let mut settler = self.walker(&life, "settler-");
+        let settling = tokio::spawn(async move {
+            if settler.settle().await.is_ok() {
+                settler.look_back().await.ok();
+            }
+        });
+        life.answers(answers).await;
+        tokio::time::sleep(after).await;
+        life.ends();
+        server.kill();
+        self.note(&format!("it works, behind {answers} answers"), after);
+        for client in walkers.into_iter().chain([trickling, settling]) {
+            client.await.expect("the clients end when their server is gone");
+        }
+    }
+
+    fn walker(&mut self, life: &Life, name: &'static str) -> Walker {
+        Walker::new(life, &mut self.random, name)
+    }
+
+    /// A start on nothing, where the schema is made, is killed; the next one finds its way, and a manager its way in.
+    async fn kill_the_first_start(&mut self) {
+        let (deployment, after) = (self.deployment.anew(), self.moment(self.start * 2));
+        let mut command = serving(&deployment);
+        to_listen(&mut command);
+        self.note("it starts on nothing", after);
+        kill(command, after).await;
+        let server = Server::spawn(serving(&deployment), deployment.folder.clone());
+        let token = server.token.clone().unwrap_or_else(|| another_token(&deployment));
+        let writer = server.client(Some(token)).new_token("content-writer").await;
+        server.client(Some(writer)).release("first", "1", b"bytes").await;
+        server.stop();
+    }
+
+    /// A server that is not killed finishes what all others have left.
+    async fn check(&mut self) {
+        let server = self.serve(&[]);
+        let life = Life::new(server.client(self.token.clone()), self.ledger.clone(), TimeDelta::hours(24));
+        let mut settler = self.walker(&life, "settler-");
+        settler.settle().await.expect("it lives");
+        settler.look_back().await.expect("it lives");
+        server.stop();
+        let mut checker = Checker::look(&self.deployment).await;
+        let mut findings = checker.check(&self.ledger, now(), &mut self.known).await;
+        findings.extend(checker.check_idle(&self.ledger, now()));
+        none(&findings);
+    }
+
+    /// The last look, at every byte; how many versions are published and how many objects are left when time has passed.
+    async fn end(mut self) -> (usize, usize) {
+        self.known.clear();
+        self.check().await;
+        if let Some(unfinished) = self.deployment.unfinished_multiparts() {
+            println!("{unfinished} multipart uploads were left unfinished in the store");
+        }
+        println!("{}", self.ledger.lock().summary());
+        let_time_pass(&self.deployment).await;
+        let mut checker = Checker::look(&self.deployment).await;
+        none(&checker.check_swept());
+        // What is published was not swept away.
+        none(&checker.check_published(&mut BTreeSet::new()).await);
+        (checker.published_versions(), checker.objects())
+    }
 }
 
-async fn check_bytes(anonymous: &Api, ledger: &Shared) {
-    let (artifacts, published) = {
-        let ledger = ledger.lock().expect("ledger");
-        (ledger.artifacts.clone(), ledger.published.clone())
-    };
-    for version in published {
-        let (seed, artifact) = &artifacts[&version];
-        let path = format!("/v1/images/loop/versions/{version}/artifacts/{artifact}/download");
-        assert_eq!(digest(&anonymous.get(&path).await.body), digest(&content(*seed)), "{version}");
-    }
+fn none(findings: &Findings) {
+    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
 
-/// With every session past its time, a sweep leaves no object without a row and no row without its object.
-async fn nothing_is_left_over(folder: &Folder) {
-    let data = folder.data();
-    let database =
-        Database::connect(format!("sqlite://{}", data.join("imgsrv.db").display())).await.expect("the database");
-    let objects = services::Fs::default().root(&data.join("objects").display().to_string());
-    let store = Operator::new(objects).expect("the store");
-    let engine = Engine::builder(database.clone(), store.clone())
-        .clock(Clock::manual(in_two_days()))
+/// A server that comes back to its jobs soon.
+fn serving(deployment: &Deployment) -> Command {
+    let mut command = deployment.program();
+    command.args(["--job-lease=500ms", "--cas-promotion-poll-interval=20ms"]);
+    command
+}
+
+/// Runs a command and ends it as a crash would, if it has not ended by itself.
+async fn kill(mut command: Command, after: Duration) {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program");
+    tokio::time::sleep(after).await;
+    child.kill().expect("kill");
+    child.wait().expect("its end");
+}
+
+fn another_token(deployment: &Deployment) -> String {
+    let output = deployment.program().arg("bootstrap-token").output().expect("the program");
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    let token = said.trim().strip_prefix("imgsrv bootstrap token (one-time): ");
+    token.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr))).to_owned()
+}
+
+/// Two sweeps, and the listing that is due each day, when every session is past its time.
+async fn let_time_pass(deployment: &Deployment) {
+    let (database, clock) = (deployment.database().await, Clock::manual(now()));
+    let engine = Engine::builder(database.clone(), deployment.store())
+        .clock(clock.clone())
         .settings(Settings { min_free: 0, ..Settings::default() })
         .build()
         .await
         .expect("an engine");
-    let swept = engine.sweep().await.expect("a sweep");
-    println!("{swept:?}");
-    let open = texts(&database, "select state from uploads where state not in ('ready', 'failed', 'aborted')").await;
-    assert_eq!(open, BTreeSet::new());
-
-    let listed = store.list_with("blobs/").recursive(true).await.expect("a listing");
-    let objects: BTreeSet<_> =
-        listed.iter().map(|entry| entry.path().to_owned()).filter(|path| !path.ends_with('/')).collect();
-    let rows = texts(&database, "select key from part_attempts").await;
-    assert_eq!(objects, rows, "objects and rows are the same");
-    assert_eq!(texts(&database, "select key from blob_segments").await, rows, "and each holds bytes of a blob");
+    for _ in 0..2 {
+        clock.advance(TimeDelta::days(2));
+        println!("{:?}", engine.sweep().await.expect("a sweep"));
+        let ran = engine.run_until_idle().await.expect("jobs");
+        assert!(ran.jobs > 0, "the listing is due");
+    }
+    drop(engine);
+    database.close().await.expect("closed");
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program under test keeps the machine's time")]
-fn in_two_days() -> chrono::DateTime<Utc> {
-    Utc::now() + TimeDelta::days(2)
-}
-
-async fn texts(database: &DatabaseConnection, sql: &str) -> BTreeSet<String> {
-    let statement = Statement::from_string(database.get_database_backend(), sql);
-    let rows = database.query_all_raw(statement).await.expect(sql);
-    rows.iter().map(|row| row.try_get_by_index(0).expect("a text")).collect()
+fn now() -> DateTime<Utc> {
+    Utc::now()
 }

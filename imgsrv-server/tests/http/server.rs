@@ -12,5 +12,5 @@ pub(crate) use answer::{Answer, id, members, names, send, try_send};
 pub(crate) use certificate::Authority;
 pub(crate) use client::{Api, artifact, attachment, bytes, digest, until, with};
 pub(crate) use operations::{Operation, Who, World, body, forbidden, operations, unknown};
-pub(crate) use program::{Folder, Server, program};
+pub(crate) use program::{Folder, Server, program, to_listen};
 pub(crate) use raw::{connect, half_closed, raw, read_until, request};

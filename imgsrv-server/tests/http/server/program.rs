@@ -94,24 +94,28 @@ impl Server {
     }
 
     /// Runs a command that ends in the program, and waits until it listens.
-    pub(crate) fn spawn(mut command: Command, folder: Folder) -> Self {
-        command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
-        // A test machine may be nearly full; what the floor does has a test of its own.
-        command.env("IMGSRV_MIN_FREE", "0");
+    pub(crate) fn spawn(command: Command, folder: Folder) -> Self {
+        Self::try_spawn(command, folder).unwrap_or_else(|ended| panic!("the server did not start: {ended}"))
+    }
+
+    /// The same, where the program may well end before it listens: then how it did, and its log.
+    pub(crate) fn try_spawn(mut command: Command, folder: Folder) -> Result<Self, String> {
+        to_listen(&mut command);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
-        let log = Arc::default();
+        let log: Arc<Mutex<String>> = Arc::default();
         let address = first_line(child.stderr.take().expect("standard error"), Arc::clone(&log), |line| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "listening").then(|| line["address"].as_str().map(str::to_owned))?
         });
         let Some(address) = address else {
             child.kill().ok();
-            panic!("the server did not start: {}", child.wait().expect("its end"));
+            let status = child.wait().expect("its end");
+            return Err(format!("{status}: {}", log.lock().expect("no panic")));
         };
         // A token is printed before the program listens, so it is there now or never.
         let token = read_token(&mut child);
-        Self { child, url: format!("http://{address}"), token, folder, ca: None, log }
+        Ok(Self { child, url: format!("http://{address}"), token, folder, ca: None, log })
     }
 
     /// Host and port.
@@ -173,6 +177,13 @@ impl Drop for Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// What a command that ends in the program needs to serve a test.
+pub(crate) fn to_listen(command: &mut Command) {
+    command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
+    // A test machine may be nearly full; what the floor does has a test of its own.
+    command.env("IMGSRV_MIN_FREE", "0");
 }
 
 pub(crate) fn program() -> PathBuf {
