@@ -7,6 +7,7 @@ mod checker;
 mod content;
 mod damage;
 mod deployment;
+mod faults;
 mod ledger;
 mod life;
 mod rows;

@@ -63,6 +63,17 @@ impl Deployment {
         Self { folder: Folder::new(), services }
     }
 
+    /// Another one with the same in it, where that is a matter of copying files. No server may run on it.
+    pub(super) fn copy(&self) -> Option<Self> {
+        if self.services.is_some() {
+            return None;
+        }
+        let folder = Folder::new();
+        let copied = Command::new("cp").arg("-a").arg(self.folder.data()).arg(folder.path()).status();
+        assert!(copied.expect("cp").success());
+        Some(Self { folder, services: None })
+    }
+
     pub(super) fn name(&self) -> &'static str {
         if self.services.is_some() { "PostgreSQL and S3" } else { "SQLite and files" }
     }

@@ -342,8 +342,12 @@ impl Walker {
         Ok(())
     }
 
-    pub(super) async fn delete_alias(&mut self) -> Went<()> {
+    async fn delete_alias(&mut self) -> Went<()> {
         let alias = self.random.choice(ALIASES).expect("aliases");
+        self.delete_alias_of(alias).await
+    }
+
+    pub(super) async fn delete_alias_of(&self, alias: &str) -> Went<()> {
         let name = (self.image.clone(), alias.to_owned());
         let is_there = self.life.alias(&name, |alias| {
             alias.asked.push(None);

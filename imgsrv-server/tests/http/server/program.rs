@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 
 use imgsrv_core::sea_orm::{ConnectionTrait, Database};
@@ -137,6 +137,11 @@ impl Server {
         self.child.kill().expect("kill");
         self.child.wait().expect("its end");
         self.folder.clone()
+    }
+
+    /// How it ended, which it does by itself.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        self.child.wait().expect("its end")
     }
 
     /// Ends it as a supervisor would, and checks that it takes that well.
