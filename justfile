@@ -40,7 +40,7 @@ bench-streams artifacts="50000":
 bench-crowd transfers="500":
     cargo bench --package imgsrv-server --bench crowd -- {{ transfers }}
 
-# Random operations on nodes that are killed; half a minute without PostgreSQL or Garage; very large uploads (40 GiB of disk, an hour)
+# Random operations and a thousand kills; half a minute without PostgreSQL or Garage; very large uploads (40 GiB of disk, three hours)
 soak:
     .ci/soak
 

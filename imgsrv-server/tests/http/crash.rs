@@ -1,7 +1,7 @@
 //! SIGKILL at any moment: what was acknowledged is there afterwards, and what was not can be finished or given up.
 //!
-//! `IMGSRV_TEST_KILLS` says how often each deployment is killed, `IMGSRV_TEST_SEED` which moments are meant; both are
-//! printed.
+//! `IMGSRV_TEST_KILLS` says how often each deployment is killed, `IMGSRV_TEST_SEED` what is done and at which moments, as
+//! far as a machine does the same twice; both are printed.
 
 mod checker;
 mod content;
@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use imgsrv_core::{Clock, Engine, Settings};
+use imgsrv_core::{Clock, Engine, Settings, Swept};
 
 use self::checker::{Checker, Findings};
 use self::deployment::Deployment;
@@ -203,7 +203,7 @@ impl Story {
             println!("{unfinished} multipart uploads were left unfinished in the store");
         }
         println!("{}", self.ledger.lock().summary());
-        let_time_pass(&self.deployment).await;
+        println!("{:?}", let_time_pass(&self.deployment).await);
         let mut checker = Checker::look(&self.deployment).await;
         none(&checker.check_swept());
         // What is published was not swept away.
@@ -240,7 +240,7 @@ fn another_token(deployment: &Deployment) -> String {
 }
 
 /// Two sweeps, and the listing that is due each day, when every session is past its time.
-async fn let_time_pass(deployment: &Deployment) {
+async fn let_time_pass(deployment: &Deployment) -> Vec<Swept> {
     let (database, clock) = (deployment.database().await, Clock::manual(now()));
     let engine = Engine::builder(database.clone(), deployment.store())
         .clock(clock.clone())
@@ -248,14 +248,16 @@ async fn let_time_pass(deployment: &Deployment) {
         .build()
         .await
         .expect("an engine");
+    let mut swept = Vec::new();
     for _ in 0..2 {
         clock.advance(TimeDelta::days(2));
-        println!("{:?}", engine.sweep().await.expect("a sweep"));
+        swept.push(engine.sweep().await.expect("a sweep"));
         let ran = engine.run_until_idle().await.expect("jobs");
         assert!(ran.jobs > 0, "the listing is due");
     }
     drop(engine);
     database.close().await.expect("closed");
+    swept
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program under test keeps the machine's time")]

@@ -65,7 +65,7 @@ impl Deployment {
 
     /// Another one with the same in it, where that is a matter of copying files. No server may run on it.
     pub(super) fn copy(&self) -> Option<Self> {
-        if self.services.is_some() {
+        if !self.is_embedded() {
             return None;
         }
         let folder = Folder::new();
@@ -74,8 +74,12 @@ impl Deployment {
         Some(Self { folder, services: None })
     }
 
+    pub(super) fn is_embedded(&self) -> bool {
+        self.services.is_none()
+    }
+
     pub(super) fn name(&self) -> &'static str {
-        if self.services.is_some() { "PostgreSQL and S3" } else { "SQLite and files" }
+        if self.is_embedded() { "SQLite and files" } else { "PostgreSQL and S3" }
     }
 
     /// The program, told where everything is.

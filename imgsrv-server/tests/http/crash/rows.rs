@@ -140,9 +140,9 @@ impl Rows {
                 "select id, expected_digest, expected_size, state, failure_reason, expires_at from uploads",
                 |row| {
                     let (state, reason) = (at(row, 3), at(row, 4));
-                    let row_ =
+                    let upload =
                         UploadRow { digest: at(row, 1), size: at(row, 2), state, reason, expires_at: at(row, 5) };
-                    (at(row, 0), row_)
+                    (at(row, 0), upload)
                 },
             )
             .await,
