@@ -203,9 +203,10 @@ impl Story {
             println!("{unfinished} multipart uploads were left unfinished in the store");
         }
         println!("{}", self.ledger.lock().summary());
-        println!("{:?}", let_time_pass(&self.deployment).await);
+        let (swept, later) = let_time_pass(&self.deployment).await;
+        println!("{swept:?}");
         let mut checker = Checker::look(&self.deployment).await;
-        none(&checker.check_swept());
+        none(&checker.check_swept(later));
         // What is published was not swept away.
         none(&checker.check_published(&mut BTreeSet::new()).await);
         (checker.published_versions(), checker.objects())
@@ -239,8 +240,9 @@ fn another_token(deployment: &Deployment) -> String {
     token.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr))).to_owned()
 }
 
-/// Two sweeps, and the listing that is due each day, when every session is past its time.
-async fn let_time_pass(deployment: &Deployment) -> Vec<Swept> {
+/// Two sweeps, and the listing that is due each day, when every session is past its time: what they did, and when it is
+/// then.
+async fn let_time_pass(deployment: &Deployment) -> (Vec<Swept>, DateTime<Utc>) {
     let (database, clock) = (deployment.database().await, Clock::manual(now()));
     let engine = Engine::builder(database.clone(), deployment.store())
         .clock(clock.clone())
@@ -257,7 +259,7 @@ async fn let_time_pass(deployment: &Deployment) -> Vec<Swept> {
     }
     drop(engine);
     database.close().await.expect("closed");
-    swept
+    (swept, clock.now())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program under test keeps the machine's time")]

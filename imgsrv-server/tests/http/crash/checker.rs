@@ -340,8 +340,9 @@ impl Checker {
         findings
     }
 
-    /// When time has passed and the sweeps are through: each object has its row, each row its object, and each is needed.
-    pub(super) fn check_swept(&self) -> Findings {
+    /// When time has passed and the sweeps are through: each object has its row, each row its object, and each is needed,
+    /// or was a moment ago by somebody who may still be reading it.
+    pub(super) fn check_swept(&self, now: DateTime<Utc>) -> Findings {
         let mut findings = Vec::new();
         let segments: BTreeSet<&String> = self.rows.segments.values().flatten().map(|segment| &segment.key).collect();
         for key in self.objects.keys().filter(|key| *key != "imgsrv-store" && !self.rows.attempts.contains_key(*key)) {
@@ -356,7 +357,7 @@ impl Checker {
                 let session = self.rows.uploads.get(&upload).map(|upload| upload.state.as_str());
                 findings.push(format!("object {key}: is being written, its session is {session:?}"));
             }
-            if !segments.contains(key) {
+            if !segments.contains(key) && attempt.deletable_at.is_none_or(|at| at <= now) {
                 findings.push(format!("object {key}: is {state}, and no blob needs it"));
             }
         }

@@ -76,7 +76,7 @@ impl Whole {
         let mut checker = Checker::look(&self.deployment).await;
         let mut findings = checker.check(&self.ledger, now(), &mut BTreeSet::new()).await;
         findings.extend(checker.check_idle(&self.ledger, now()));
-        findings.extend(checker.check_swept());
+        findings.extend(checker.check_swept(now()));
         findings.retain(|finding| finding.starts_with(beginning));
         findings
     }

@@ -12,7 +12,7 @@ use imgsrv_core::testing::SITES;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::checker::Checker;
+use super::checker::{Checker, Findings};
 use super::content::Content;
 use super::deployment::Deployment;
 use super::ledger::Shared;
@@ -72,21 +72,25 @@ async fn killed_between_two_effects(deployment: Deployment) {
     }
     println!("{}: {} faults, IMGSRV_TEST_SEED={seed}", deployment.name(), faults.len());
     let story = Story::begin(deployment, seed).await;
-    let tried: Vec<(Fault, bool)> = stream::iter(faults)
+    let tried: Vec<(Fault, bool, Findings)> = stream::iter(faults)
         .map(|fault| {
             let (deployment, token) = (story.deployment.clone(), story.token.clone());
-            tokio::spawn(async move { (fault, try_out(&deployment, token, fault).await) })
+            tokio::spawn(async move {
+                let (reached, findings) = try_out(&deployment, token, fault).await;
+                (fault, reached, findings)
+            })
         })
         .buffer_unordered(AT_ONCE)
-        .map(|tried| tried.expect("what is left is as it must be"))
+        .map(|tried| tried.expect("no panic"))
         .collect()
         .await;
     let sites = |reached| -> BTreeSet<&str> {
-        tried.iter().filter(|tried| tried.1 == reached).map(|(fault, _)| fault.site).collect()
+        tried.iter().filter(|tried| tried.1 == reached).map(|tried| tried.0.site).collect()
     };
-    let killed = tried.iter().filter(|(_, reached)| *reached).count();
+    let killed = tried.iter().filter(|tried| tried.1).count();
     println!("{killed} of {} faults killed a process, at {} sites", tried.len(), sites(true).len());
     println!("never reached: {:?}", sites(false).difference(&sites(true)));
+    none(&tried.iter().flat_map(|tried| tried.2.clone()).collect());
     assert!(killed > 0, "a story that passes none of {tried:?} proves nothing");
 }
 
@@ -96,8 +100,8 @@ async fn sql(deployment: &Deployment, sql: &str) {
     database.close().await.expect("closed");
 }
 
-/// Tells the story to a server that kills itself somewhere, and then looks at what it has left; whether it did.
-async fn try_out(prepared: &Deployment, token: Option<String>, fault: Fault) -> bool {
+/// Tells the story to a server that kills itself somewhere, and then looks at what it has left: whether it did, and what is wrong.
+async fn try_out(prepared: &Deployment, token: Option<String>, fault: Fault) -> (bool, Findings) {
     let (deployment, token) = match prepared.copy() {
         Some(copy) => (copy, token),
         None => {
@@ -141,13 +145,17 @@ async fn try_out(prepared: &Deployment, token: Option<String>, fault: Fault) -> 
     let mut checker = Checker::look(&deployment).await;
     let mut findings = checker.check(&ledger, now(), &mut BTreeSet::new()).await;
     findings.extend(checker.check_idle(&ledger, now()));
-    let_time_pass(&deployment).await;
+    let (_, later) = let_time_pass(&deployment).await;
     let mut checker = Checker::look(&deployment).await;
-    findings.extend(checker.check_swept());
+    findings.extend(checker.check_swept(later));
     findings.extend(checker.check_published(&mut BTreeSet::new()).await);
-    println!("{}: {}", fault.variable(), if was_killed { "killed" } else { "not reached" });
-    none(&findings.into_iter().map(|finding| format!("{}: {finding}", fault.variable())).collect());
-    was_killed
+    println!(
+        "{}: {}, {} findings",
+        fault.variable(),
+        if was_killed { "killed" } else { "not reached" },
+        findings.len()
+    );
+    (was_killed, findings.into_iter().map(|finding| format!("{}: {finding}", fault.variable())).collect())
 }
 
 /// Sessions are past their time, and a blob that nobody needs has had its week.

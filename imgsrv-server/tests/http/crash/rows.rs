@@ -72,6 +72,7 @@ pub(super) struct PartRow {
 pub(super) struct AttemptRow {
     pub(super) upload: Uuid,
     pub(super) state: String,
+    pub(super) deletable_at: Option<DateTime<Utc>>,
 }
 
 pub(super) struct BlobRow {
@@ -151,8 +152,8 @@ impl Rows {
                 PartRow { upload: at(row, 0), number: at(row, 1), key, size, etag }
             })
             .await,
-            attempts: read(database, "select key, upload_id, state from part_attempts", |row| {
-                (at(row, 0), AttemptRow { upload: at(row, 1), state: at(row, 2) })
+            attempts: read(database, "select key, upload_id, state, deletable_at from part_attempts", |row| {
+                (at(row, 0), AttemptRow { upload: at(row, 1), state: at(row, 2), deletable_at: at(row, 3) })
             })
             .await,
             blobs: read(database, "select digest, size, state from blobs", |row| {
