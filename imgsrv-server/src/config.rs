@@ -6,6 +6,7 @@ mod tls;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -80,6 +81,10 @@ pub(crate) struct Config {
     /// How long a blob is kept that no version cites, after it was last used
     #[arg(long, global = true, env = "IMGSRV_BLOB_RETENTION", value_name = "DURATION", default_value = "168h", value_parser = positive_duration)]
     blob_retention: Duration,
+
+    /// How much to read again each second, to find what a disk has spoilt; 0 is nothing
+    #[arg(long, global = true, env = "IMGSRV_SCRUB_RATE", value_name = "SIZE", default_value = "0", value_parser = size)]
+    scrub_rate: u64,
 
     /// Whether this node works in the background
     #[arg(
@@ -165,6 +170,7 @@ impl Config {
         Ok(Settings {
             upload_ttl: delta("upload-ttl", self.upload_ttl)?,
             blob_retention: delta("blob-retention", self.blob_retention)?,
+            scrub_rate: NonZeroU64::new(self.scrub_rate),
             transfer_memory: self.transfer_memory,
             min_free: self.min_free,
             statement_limit: self.postgres_url.as_ref().and_then(|_| self.postgres.statement_limit()),

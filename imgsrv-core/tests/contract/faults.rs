@@ -21,7 +21,7 @@ use stories::{STORIES, Story, held_open};
 /// What goes wrong, without killing the process that tells of it.
 const FAULTS: &[Fault] = &[Fault::Before, Fault::After, Fault::Delay, Fault::Away];
 
-/// How many of all the ways are tried where all would take too long, unless `IMGSRV_TEST_FAULTS` says otherwise.
+/// How many of all the ways are tried where all would take too long; `IMGSRV_TEST_FAULTS` is another number, or `all`.
 const SAMPLE: usize = 4;
 
 /// A site that is passed more often than this is one in a loop: the store is listed in 256 pieces.
@@ -70,17 +70,21 @@ pub(crate) async fn go_wrong(pair: Pair, servers: &Servers, name: &str, story: S
     }
     ways.extend((1..=undisturbed.requests).map(Way::Repeated));
     let all = ways.len();
-    let wanted = std::env::var("IMGSRV_TEST_FAULTS").ok();
-    let wanted = wanted.map(|count| count.parse().expect("IMGSRV_TEST_FAULTS is a number"));
-    if let Some(sample) = wanted.or((pair != Pair::SqliteMemory).then_some(SAMPLE)) {
-        fastrand::shuffle(&mut ways);
+    let seed = setting("IMGSRV_TEST_SEED").map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a seed"));
+    if pair != Pair::SqliteMemory && setting("IMGSRV_TEST_FAULTS").as_deref() != Some("all") {
+        let sample = setting("IMGSRV_TEST_FAULTS").map_or(SAMPLE, |count| count.parse().expect("a number, or all"));
+        fastrand::Rng::with_seed(seed).shuffle(&mut ways);
         ways.truncate(sample);
     }
-    println!("{pair}: {name}: {} of {all} ways", ways.len());
+    println!("{pair}: {name}: {} of {all} ways, IMGSRV_TEST_SEED={seed}", ways.len());
     for way in ways {
         let told = tell(pair, servers, story, way).await;
         assert_eq!(told.outcome, undisturbed.outcome, "{name}: {way:?}");
     }
+}
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Each time that a site is passed; of a loop the first ones, the last ones and some between.

@@ -546,7 +546,7 @@ fn is_several_steps(operation: &Operation) -> bool {
 /// The parts as a client lists them.
 fn refs(list: List, parts: &[(u16, Piece)]) -> Vec<PartRef> {
     let listed = |(at, piece): &(u16, Piece)| {
-        let etag = if list == List::Stale { "0000000000000000-0" } else { piece.etag() };
+        let etag = if list == List::Stale { "of what was replaced" } else { piece.etag() };
         PartRef { number: number((*at).into()), etag: etag.to_owned(), size: piece.size() as u64 }
     };
     parts.iter().map(listed).collect()
