@@ -129,10 +129,11 @@ fn other_texts() {
     takes::<MediaType>(&["a/b", "text/plain; charset=utf-8", "application/vnd.x+json;v=1", "a/b; c=\"d; e\"; f=g%h"]);
     refuses::<MediaType>(&["a/b; c=\"", "a/b; c=\"\\\"", "a/b; c=\"\u{7f}\"", "a/b; c=\"d\"e"]);
     refuses::<FileName>(&["", " ", "a/b", "/", "a\\b", "a ", "a\n", "a\tb", "\u{7f}", ".", "..", ". ", "./", "a/.."]);
+    refuses::<FileName>(&["a\u{85}", "a\u{feff}", "a\u{a0}"]);
     refuses::<FileName>(&[&"a".repeat(256)]);
     takes::<FileName>(&["a", "my disk (1).qcow2", "50%", "ä.img", " a", ".a", "a.", "ä.", " .", "...", "..a", "a.."]);
     takes::<FileName>(&[&"a".repeat(255), &".".repeat(255)]);
-    refuses::<Prose>(&["", " ", "\n\t ", "a\0", "\u{1b}[31m", "a\u{7f}"]);
+    refuses::<Prose>(&["", " ", "\n\t ", "\u{85}", "\u{feff}", "a\0", "\u{1b}[31m", "a\u{7f}"]);
     takes::<Prose>(&["a", "a\nb\tc", " ä 你好", &"ä".repeat(8000)]);
     refuses::<Prose>(&[&"ä".repeat(8001), &" ".repeat(8000)]);
     let hex = "0".repeat(64);

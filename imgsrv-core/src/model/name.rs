@@ -25,7 +25,7 @@ text!(
 text!(
     /// A hint only: it may hold spaces, but no path separator and no control character, and is neither `.` nor `..`.
     FileName, "file name",
-    r"^(\.?[^./\\\s\u0000-\u001f\u007f]|[^./\\\u0000-\u001f\u007f][^/\\\s\u0000-\u001f\u007f]|[^/\\\u0000-\u001f\u007f]{2,254}[^/\\\s\u0000-\u001f\u007f])$",
+    r"^(\.?[^./\\\s\u0085\ufeff\u0000-\u001f\u007f]|[^./\\\u0000-\u001f\u007f][^/\\\s\u0085\ufeff\u0000-\u001f\u007f]|[^/\\\u0000-\u001f\u007f]{2,254}[^/\\\s\u0085\ufeff\u0000-\u001f\u007f])$",
     "disk.qcow2"
 );
 text!(
@@ -36,7 +36,7 @@ text!(
 text!(
     /// Text for people: a display name, a description, a token's name. Not blank, no control characters but line breaks and tabs.
     Prose, "text",
-    r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]*[^\s\u0000-\u001f\u007f][^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]*$",
+    r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]*[^\s\u0085\ufeff\u0000-\u001f\u007f][^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]*$",
     "Debian 13 with cloud-init", 8000 characters,
     "must be 1 to 8000 characters, not blank, without control characters but line breaks and tabs"
 );

@@ -12,7 +12,8 @@ pub trait Text: FromStr<Err = InvalidText> + Display + AsRef<str> + Clone + Debu
     const NAME: &'static str;
     /// What it is called in an error, `image name`.
     const WHAT: &'static str;
-    /// The rule as a regular expression that holds the whole text, in the dialect that ECMA-262 and Rust share.
+    /// The rule as a regular expression that holds the whole text, in the dialect that ECMA-262 and Rust share. (`\s` is the
+    /// same in both only beside U+0085, which is no space to ECMA-262, and U+FEFF, which is none to Rust.)
     const PATTERN: &'static str;
     /// A value that follows the rule.
     const EXAMPLE: &'static str;
