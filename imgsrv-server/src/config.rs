@@ -3,9 +3,9 @@
 mod postgres;
 mod s3;
 mod tls;
+mod value;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -23,6 +23,8 @@ pub(crate) use self::postgres::PostgresSettings;
 pub(crate) use s3::Checksum;
 pub(crate) use s3::S3;
 pub(crate) use tls::TlsFiles;
+pub(crate) use value::Listen;
+use value::{duration, positive_duration, size};
 
 use crate::telemetry::Verbosity;
 
@@ -192,51 +194,6 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Listen {
-    host: Option<String>,
-    port: u16,
-}
-
-impl Listen {
-    /// The addresses to try, best first.
-    pub(crate) async fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
-        match &self.host {
-            Some(host) => Ok(tokio::net::lookup_host((host.as_str(), self.port)).await?.collect()),
-            // The first takes IPv4 as well, where there is IPv6 at all.
-            None => Ok([IpAddr::from(Ipv6Addr::UNSPECIFIED), Ipv4Addr::UNSPECIFIED.into()]
-                .map(|address| (address, self.port).into())
-                .to_vec()),
-        }
-    }
-}
-
-impl FromStr for Listen {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const RULE: &str = "must be a port with an optional host, as in :8080, 127.0.0.1:8080 or [::1]:8080";
-        let (host, port) = text.rsplit_once(':').ok_or(RULE)?;
-        let port = port.parse().map_err(|_| RULE)?;
-        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            Some(address) => address.parse::<Ipv6Addr>().map_err(|_| RULE)?.to_string(),
-            None if host.contains([':', '[', ']', '/', ' ']) => return Err(RULE),
-            None => host.to_owned(),
-        };
-        Ok(Self { host: Some(host).filter(|host| !host.is_empty()), port })
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.as_deref() {
-            Some(host) if host.contains(':') => write!(f, "[{host}]:{}", self.port),
-            host => write!(f, "{}:{}", host.unwrap_or_default(), self.port),
-        }
-    }
-}
-
 /// The URL of a PostgreSQL database. It may hold a password, so nothing prints it.
 #[derive(Clone)]
 pub(crate) struct PostgresUrl(
@@ -272,37 +229,6 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    const RULE: &str = "must be a duration as in 500ms, 5s, 1m or 24h";
-    let (number, unit) = split_unit(text).ok_or(RULE)?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(RULE),
-    };
-    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or("too long")
-}
-
-fn positive_duration(text: &str) -> Result<Duration, &'static str> {
-    duration(text).and_then(|duration| if duration.is_zero() { Err("must be more than nothing") } else { Ok(duration) })
-}
-
-fn size(text: &str) -> Result<u64, &'static str> {
-    const RULE: &str = "must be a number of bytes, or a size as in 512MiB or 4GiB";
-    let (number, unit) = split_unit(text).ok_or(RULE)?;
-    let shift = match unit {
-        "" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return Err(RULE),
-    };
-    number.checked_mul(1 << shift).filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or("too large")
-}
-
 fn number(text: &str) -> Result<usize, &'static str> {
     text.parse().map_err(|_| "must be a number")
 }
@@ -319,11 +245,6 @@ fn boolean(text: &str) -> Result<bool, &'static str> {
     }
 }
 
-fn split_unit(text: &str) -> Option<(u64, &str)> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    Some((number.parse().ok()?, unit))
-}
-
 fn delta(flag: &str, duration: Duration) -> Result<TimeDelta, String> {
     // A century is more than anybody means, and far from where adding to a date overflows.
     const LONGEST: TimeDelta = TimeDelta::days(36_500);
@@ -335,41 +256,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
-        for (text, milliseconds) in
-            [("500ms", 500), ("5s", 5_000), ("1m", 60_000), ("24h", 86_400_000), ("0s", 0), ("007s", 7_000)]
-        {
-            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for text in ["", "5", "s", "5 s", "-5s", "+5s", "1.5h", "5S", "1h30m", "5d", "99999999999999999999s"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-        assert_eq!(duration("18446744073709551615h"), Err("too long"));
-        assert!(positive_duration("0ms").is_err());
+    fn a_duration_fits_a_calendar() {
+        assert!(delta("x", Duration::from_hours(24)).is_ok());
         assert!(delta("x", Duration::from_secs(u64::MAX)).is_err());
-    }
-
-    #[test]
-    fn sizes() {
-        for (text, bytes) in [("0", 0), ("1024", 1024), ("1KiB", 1 << 10), ("512MiB", 1 << 29), ("4GiB", 1 << 32)] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        assert_eq!(size("1TiB"), Ok(1 << 40));
-        for text in ["", "MiB", "1 MiB", "1MB", "1mib", "-1", "1.5GiB", "0x10"] {
-            assert!(size(text).is_err(), "{text}");
-        }
-        assert_eq!(size("9223372036854775808"), Err("too large"));
-        assert_eq!(size("99999999TiB"), Err("too large"));
-    }
-
-    #[test]
-    fn where_to_listen() {
-        for text in [":8080", "127.0.0.1:0", "[::1]:8080", "localhost:80", "0.0.0.0:65535"] {
-            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
-        }
-        for text in ["", "8080", ":", ":http", ":65536", "::1:8080", "[::1]", "[::1:80", "[host]:80", "http://h:80"] {
-            assert!(text.parse::<Listen>().is_err(), "{text}");
-        }
     }
 
     #[test]

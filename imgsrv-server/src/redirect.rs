@@ -28,7 +28,7 @@ fn respond(request: &Request) -> poem::Result<Response> {
 }
 
 /// Where the same thing is over TLS, if the client says which server it means.
-fn location(request: &Request) -> Option<HeaderValue> {
+pub(crate) fn location(request: &Request) -> Option<HeaderValue> {
     let host = match request.uri().authority() {
         Some(authority) => authority.clone(),
         None => host(request)?,
@@ -38,8 +38,10 @@ fn location(request: &Request) -> Option<HeaderValue> {
         return None;
     }
     // `OPTIONS *` is about the server as a whole.
-    let path = request.uri().path_and_query().map(PathAndQuery::as_str).filter(|path| path.starts_with('/'));
-    let uri = Uri::builder().scheme("https").authority(host).path_and_query(path.unwrap_or("/")).build().ok()?;
+    // Printed, because there the slash is not missing that a query without a path leaves out.
+    let path = request.uri().path_and_query().map(PathAndQuery::to_string).filter(|path| path.starts_with('/'));
+    let path = path.as_deref().unwrap_or("/");
+    let uri = Uri::builder().scheme("https").authority(host).path_and_query(path).build().ok()?;
     uri.to_string().try_into().ok()
 }
 
@@ -69,6 +71,7 @@ mod tests {
             ("//evil.example.org/", "h", "https://h//evil.example.org/"),
             ("/streams/v1/index.json", "[::1]:8080", "https://[::1]:8080/streams/v1/index.json"),
             ("http://asked/x", "other", "https://asked/x"),
+            ("http://asked?x", "other", "https://asked/?x"),
             ("*", "h", "https://h/"),
         ] {
             assert_eq!(location_of(uri, &[host]).as_deref(), Some(there));

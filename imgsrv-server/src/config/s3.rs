@@ -1,11 +1,11 @@
 //! The flags of a store that speaks S3.
 
 use std::fmt;
-use std::str::FromStr;
 
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::boolean;
+use super::value::Endpoint;
 
 /// Where the objects are, unless they are files. One of these flags asks for all that it takes.
 #[derive(Args, Clone, Debug)]
@@ -114,36 +114,6 @@ pub(crate) enum Checksum {
     Crc32c,
 }
 
-/// A host with an optional port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint(String);
-
-impl Endpoint {
-    fn url(&self, tls: bool) -> String {
-        format!("{}://{}", if tls { "https" } else { "http" }, self.0)
-    }
-}
-
-impl FromStr for Endpoint {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const RULE: &str = "must be a host with an optional port, as in s3.example.org or 127.0.0.1:9000; --s3-use-tls \
-                            says whether to speak TLS";
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (text, None),
-        };
-        let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && host.chars().all(named),
-        };
-        let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-        if host_fits && port_fits { Ok(Self(text.to_owned())) } else { Err(RULE) }
-    }
-}
-
 /// A text that nothing prints.
 #[derive(Clone)]
 pub(crate) struct Secret(
@@ -172,24 +142,6 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints() {
-        for (text, url) in [
-            ("s3.example.org", "https://s3.example.org"),
-            ("127.0.0.1:9000", "https://127.0.0.1:9000"),
-            ("minio:9000", "https://minio:9000"),
-            ("[::1]:3900", "https://[::1]:3900"),
-            ("[::1]", "https://[::1]"),
-        ] {
-            let endpoint: Endpoint = text.parse().unwrap();
-            assert_eq!(endpoint.url(true), url);
-            assert_eq!(endpoint.url(false), url.replace("https", "http"));
-        }
-        for text in ["", ":9000", "http://h", "h:", "h:x", "h:0", "h:65536", "::1", "h/p", "u@h", "[h]:1", "a b"] {
-            assert!(text.parse::<Endpoint>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_secret_is_not_shown() {
