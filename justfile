@@ -40,7 +40,11 @@ bench-streams artifacts="50000":
 bench-crowd transfers="500":
     cargo bench --package imgsrv-server --bench crowd -- {{ transfers }}
 
-# Random operations and a thousand kills; half a minute without PostgreSQL or Garage; very large uploads (40 GiB of disk, three hours)
+# Give parsers what nobody would think of: all of them, or `just fuzz 600 range`
+fuzz seconds="10" *targets:
+    FUZZ_SECONDS={{ seconds }} .ci/fuzz-parsers {{ targets }}
+
+# Random operations, a thousand kills, the fuzz targets for longer, outages, very large uploads (40 GiB of disk, five hours)
 soak:
     .ci/soak
 

@@ -94,6 +94,9 @@ mod db;
 mod engine;
 mod error;
 mod faults;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hashing;
 mod heartbeat;
 mod ingest;

@@ -30,6 +30,9 @@ mod directory;
 mod download;
 mod edge;
 mod extract;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lingering;
 mod meta;
 mod negotiation;

@@ -12,7 +12,7 @@ pub(crate) mod events;
 pub(crate) mod fingerprints;
 pub(crate) mod jobs;
 mod limit;
-mod page;
+pub(crate) mod page;
 pub(crate) mod parts;
 pub(crate) mod published;
 pub(crate) mod steps;

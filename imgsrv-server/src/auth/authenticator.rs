@@ -102,7 +102,7 @@ async fn write_use(
 }
 
 /// The token that the headers carry (RFC 6750 §2.1): exactly two fields, the scheme in any case.
-fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or_else(|| refuse(MISSING))?;
     let mut fields = value.to_str().map_err(|_| refuse(MALFORMED))?.split_ascii_whitespace();

@@ -23,6 +23,8 @@ pub use api::AuthApi;
 pub use authenticator::DatabaseAuthenticator;
 pub use bootstrap::{ensure_manager, issue_bootstrap_token};
 pub use secret::TokenText;
+#[cfg(feature = "fuzzing")]
+pub(crate) use {authenticator::bearer, id::OpaqueId};
 
 /// Something that only some may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -27,7 +27,7 @@ impl TokenText {
     }
 
     /// The token with this text, if it is one.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (lookup_id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
         if !(is_lower_hex(lookup_id) && is_lower_hex(secret)) || lookup_id.len() != 32 {
             return None;

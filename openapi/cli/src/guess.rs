@@ -101,7 +101,7 @@ pub(crate) fn format(path: &Path, name: &str) -> Result<Format, Failure> {
     format_of(name, &head).map_err(|rule| Failure::usage(rule).about(path.display()))
 }
 
-fn format_of(name: &str, head: &[u8]) -> Result<Format, &'static str> {
+pub(crate) fn format_of(name: &str, head: &[u8]) -> Result<Format, &'static str> {
     let name = name.to_ascii_lowercase();
     let named = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, format)| *format);
     let marked = MARKS.iter().find(|(at, mark, _)| head.get(*at..).is_some_and(|rest| rest.starts_with(mark)));

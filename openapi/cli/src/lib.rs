@@ -10,6 +10,9 @@ mod alias;
 mod catalog;
 mod credentials;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guess;
 mod jobs;
 mod layout;

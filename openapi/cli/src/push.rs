@@ -105,13 +105,13 @@ pub struct PushArgs {
 
 /// `NAME=FILE`.
 #[derive(Clone, Debug)]
-struct Attach {
-    name: AttachmentName,
-    path: PathBuf,
+pub(crate) struct Attach {
+    pub(crate) name: AttachmentName,
+    pub(crate) path: PathBuf,
 }
 
 impl Attach {
-    fn parse(text: &OsStr) -> Result<Self, String> {
+    pub(crate) fn parse(text: &OsStr) -> Result<Self, String> {
         const RULE: &str = "must be a name and a file, as in incus.tar.xz=meta.tar.xz";
         // A path may be any bytes, a name may not.
         let at = text.as_bytes().iter().position(|byte| *byte == b'=').ok_or(RULE)?;
