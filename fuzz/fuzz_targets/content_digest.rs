@@ -10,9 +10,12 @@ use libfuzzer_sys::fuzz_target;
 use poem::http::HeaderName;
 use sfv::{BareItem, Dictionary, ListEntry, Parser, Version};
 
+/// The SHA-256, if the header has one.
+type Found = Result<Option<[u8; 32]>, Malformed>;
+
 /// What `sfv` says; `None` where it finds no dictionary of byte sequences. It forgets a member when another one of its
 /// name follows, and here each is looked at.
-fn by_sfv(text: &str) -> Option<(Result<Option<[u8; 32]>, Malformed>, bool)> {
+fn by_sfv(text: &str) -> Option<(Found, bool)> {
     let members = Parser::new(text).with_version(Version::Rfc8941).parse::<Dictionary>().ok()?;
     let (mut found, mut forgets) = (None, false);
     for (key, member) in &members {

@@ -20,16 +20,19 @@ fn whole(text: &str) -> Option<i128> {
     Some(if text.starts_with('-') { -number } else { number })
 }
 
+/// What a parameter is taken for, and what a member is.
+type Both<T> = (Option<T>, Option<T>);
+
 fn check_number<T: Copy + PartialEq + std::fmt::Debug + Into<i128>>(
     text: &str,
     member: &Value,
-    parse: fn(&str, Value) -> (Option<T>, Option<T>),
+    parse: fn(&str, Value) -> Both<T>,
     limits: std::ops::RangeInclusive<i128>,
 ) {
     let (parameter, member_read) = parse(text, member.clone());
     let expected = whole(text).filter(|number| limits.contains(number));
     assert_eq!(parameter.map(Into::into), expected, "{text:?}");
-    let expected = member.as_number().and_then(|number| number.as_i128()).filter(|number| limits.contains(number));
+    let expected = member.as_number().and_then(serde_json::Number::as_i128).filter(|number| limits.contains(number));
     assert_eq!(member_read.map(Into::into), expected, "{member}");
 }
 
