@@ -25,10 +25,7 @@ impl Faults {
     }
 
     /// Right before something happens.
-    #[cfg_attr(
-        not(feature = "testing"),
-        expect(clippy::unused_async, clippy::unused_self, unused_variables, reason = "nothing goes wrong")
-    )]
+    #[cfg_attr(not(feature = "testing"), expect(clippy::unused_async, unused_variables, reason = "nothing goes wrong"))]
     pub(crate) async fn pass(&self, site: &'static str) -> Result<Passing> {
         Ok(Passing {
             #[cfg(feature = "testing")]
@@ -49,7 +46,10 @@ pub(crate) struct Passing {
 
 impl Passing {
     /// It has happened.
-    #[cfg_attr(not(feature = "testing"), expect(clippy::unused_self, reason = "nothing goes wrong"))]
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "nothing goes wrong")
+    )]
     pub(crate) fn done<T>(self, happened: T) -> Result<T> {
         #[cfg(feature = "testing")]
         if let Some(planned) = self.planned {
