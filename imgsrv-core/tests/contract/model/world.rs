@@ -263,7 +263,8 @@ impl<'a> World<'a> {
             let is_ready = done.as_ref().is_some_and(|done| done.answer.as_deref() == Ok("ready"));
             let content = match operation {
                 Operation::Begin { content, .. } => *content,
-                Operation::Complete { upload, .. } => self.uploads[upload].1,
+                // One that was ready before tells of the past.
+                Operation::Complete { upload, .. } if self.is_open(*upload) => self.uploads[upload].1,
                 _ => continue,
             };
             assert!(!is_ready || seen.blobs.contains_key(&content), "{content} was ready and is gone: {}", explained());
@@ -309,6 +310,10 @@ impl<'a> World<'a> {
         {
             self.uploads.insert(step, (new.id, content));
         }
+    }
+
+    fn is_open(&self, upload: usize) -> bool {
+        self.state.uploads.get(&upload).is_some_and(|upload| upload.is_open())
     }
 
     fn upload_id(&self, step: usize) -> UploadId {
