@@ -49,15 +49,14 @@ impl Engine {
         }
         while let Some(scrubbed) = stop.run_until_cancelled(self.scrub_next()).await {
             match scrubbed {
-                Ok(Some((digest, verdict))) => tracing::debug!(%digest, ?verdict, "scrubbed"),
-                Ok(None) => {
-                    stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                Ok(Some((digest, verdict))) => {
+                    tracing::debug!(%digest, ?verdict, "scrubbed");
+                    continue;
                 }
-                Err(err) => {
-                    tracing::warn!(error = err.chain(), "a blob could not be scrubbed");
-                    stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
-                }
+                Ok(None) => {}
+                Err(err) => tracing::warn!(error = err.chain(), "a blob could not be scrubbed"),
             }
+            stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
         }
     }
 }

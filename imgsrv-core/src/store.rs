@@ -149,26 +149,27 @@ impl Store {
     /// The size of an object; `None` when there is none.
     pub(crate) async fn size(&self, key: &str) -> Result<Option<u64>> {
         let passing = self.faults.pass("store.size").await?;
-        match self.operator.stat(key).await {
-            Ok(metadata) => passing.done(Some(metadata.content_length())),
-            Err(err) if err.kind() == ErrorKind::NotFound => passing.done(None),
-            Err(err) => Err(store_error(err)),
-        }
+        let size = match self.operator.stat(key).await {
+            Ok(metadata) => Some(metadata.content_length()),
+            Err(err) if err.kind() == ErrorKind::NotFound => None,
+            Err(err) => return Err(store_error(err)),
+        };
+        passing.done(size)
     }
 
     /// The bytes of an object from `start` to `end`; `None` when the object is missing or ends before `end`.
     pub(crate) async fn read(&self, key: &str, start: u64, end: u64) -> Result<Option<Buffer>> {
         let passing = self.faults.pass("store.read").await?;
-        match self.operator.read_with(key).range(start..end).await {
-            Ok(buffer) if buffer.len() as u64 == end - start => passing.done(Some(buffer)),
-            Ok(_) => Ok(None),
-            Err(err) if err.kind() == ErrorKind::NotFound || err.kind() == ErrorKind::RangeNotSatisfied => Ok(None),
+        let read = match self.operator.read_with(key).range(start..end).await {
+            Ok(buffer) => Some(buffer).filter(|buffer| buffer.len() as u64 == end - start),
+            Err(err) if err.kind() == ErrorKind::NotFound || err.kind() == ErrorKind::RangeNotSatisfied => None,
             // Stores differ in what they say of a range behind the end: ask for the size before blaming the store.
             Err(err) => match self.size(key).await? {
-                Some(size) if size >= end => Err(store_error(err)),
-                _ => Ok(None),
+                Some(size) if size >= end => return Err(store_error(err)),
+                _ => None,
             },
-        }
+        };
+        passing.done(read)
     }
 
     /// Deletes an object; one that is not there counts as deleted.
@@ -176,9 +177,10 @@ impl Store {
         let passing = self.faults.pass("store.delete").await?;
         match self.operator.delete(key).await {
             // Two deleted it at once; opendal's fs looks before it deletes.
-            Err(err) if err.kind() == ErrorKind::NotFound => passing.done(()),
-            deleted => passing.done(deleted.map_err(store_error)?),
+            Err(err) if err.kind() == ErrorKind::NotFound => {}
+            deleted => deleted.map_err(store_error)?,
         }
+        passing.done(())
     }
 
     /// Deletes objects, several at once; the keys of those that are gone. What cannot be deleted now is logged.

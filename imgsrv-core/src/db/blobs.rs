@@ -40,20 +40,29 @@ pub(crate) async fn hold(tx: &Tx, digest: &Digest, states: &[BlobState]) -> Resu
     Ok(hit_row(tx, guarded(digest, states)).await?.map(|row| row.state))
 }
 
+/// An update of one blob.
+pub(super) fn update(digest: &Digest) -> UpdateMany<blob::Entity> {
+    blob::Entity::update_many().filter(blob::Column::Digest.eq(digest.clone()))
+}
+
+/// Notes a time of a blob, if there still is one.
+pub(super) async fn set_time(tx: &Tx, digest: &Digest, which: blob::Column, at: DateTime<Utc>) -> Result<()> {
+    hit(tx, update(digest).col_expr(which, Expr::value(at))).await?;
+    Ok(())
+}
+
 /// Takes the lock and leaves the state alone: what it returns is then the state that is left.
 pub(super) fn guarded(digest: &Digest, from: &[BlobState]) -> UpdateMany<blob::Entity> {
-    blob::Entity::update_many()
+    update(digest)
         .col_expr(blob::Column::State, Expr::col(blob::Column::State))
-        .filter(blob::Column::Digest.eq(digest.clone()))
         .filter(blob::Column::State.is_in(from.iter().copied()))
 }
 
 /// Moves a blob that is locked to a state in which it is not on its way out.
 fn moved(digest: &Digest, to: BlobState) -> UpdateMany<blob::Entity> {
-    blob::Entity::update_many()
+    update(digest)
         .col_expr(blob::Column::State, Expr::value(to))
         .col_expr(blob::Column::CondemnedAt, Expr::value(Option::<DateTime<Utc>>::None))
-        .filter(blob::Column::Digest.eq(digest.clone()))
 }
 
 /// Inserts a blob that is not known; `false` when another transaction was faster.
@@ -102,11 +111,7 @@ pub(crate) async fn take_to_scrub(tx: &Tx, now: DateTime<Utc>, put_off: DateTime
 
 /// Notes when the bytes are to be read again.
 pub(crate) async fn scrub_again(tx: &Tx, digest: &Digest, at: DateTime<Utc>) -> Result<()> {
-    let update = blob::Entity::update_many()
-        .col_expr(blob::Column::ScrubAt, Expr::value(at))
-        .filter(blob::Column::Digest.eq(digest.clone()));
-    hit(tx, update).await?;
-    Ok(())
+    set_time(tx, digest, blob::Column::ScrubAt, at).await
 }
 
 /// Makes the parts of an upload, in the order of their numbers, the segments of a blob.
@@ -227,11 +232,7 @@ pub(crate) async fn segment_exists(db: &impl ConnectionTrait, digest: &Digest, k
 }
 
 pub(crate) async fn checked(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<()> {
-    let update = blob::Entity::update_many()
-        .col_expr(blob::Column::CheckedAt, Expr::value(now))
-        .filter(blob::Column::Digest.eq(digest.clone()));
-    hit(tx, update).await?;
-    Ok(())
+    set_time(tx, digest, blob::Column::CheckedAt, now).await
 }
 
 /// Blobs whose objects were missing or short.

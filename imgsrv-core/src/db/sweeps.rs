@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-use super::blobs::guarded;
+use super::blobs::{guarded, set_time, update};
 use super::entity::{artifact, attachment, blob, sweep_plan, upload};
 use super::{Tx, db_error, from_column, hit, insert_row};
 use crate::model::{BlobState, Digest, PlannedBlob, SweepAction, SweepPlan, SweepPlanId, UploadState};
@@ -106,10 +106,9 @@ pub(crate) async fn hold(tx: &Tx, digest: &Digest, action: SweepAction, plan: &S
 
 /// `live → condemned`, for a blob that is held.
 pub(crate) async fn condemn(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<()> {
-    let condemned = blob::Entity::update_many()
+    let condemned = update(digest)
         .col_expr(blob::Column::State, Expr::value(BlobState::Condemned))
-        .col_expr(blob::Column::CondemnedAt, Expr::value(Some(now)))
-        .filter(blob::Column::Digest.eq(digest.clone()));
+        .col_expr(blob::Column::CondemnedAt, Expr::value(Some(now)));
     hit(tx, condemned).await?;
     Ok(())
 }
@@ -122,11 +121,7 @@ pub(crate) async fn forget(tx: &Tx, digest: &Digest) -> Result<()> {
 
 /// The catalogue has let go of a blob: its time begins now.
 pub(crate) async fn let_go(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<()> {
-    let touched = blob::Entity::update_many()
-        .col_expr(blob::Column::LastUsedAt, Expr::value(now))
-        .filter(blob::Column::Digest.eq(digest.clone()));
-    hit(tx, touched).await?;
-    Ok(())
+    set_time(tx, digest, blob::Column::LastUsedAt, now).await
 }
 
 pub(crate) async fn insert(tx: &Tx, plan: &SweepPlan) -> Result<()> {

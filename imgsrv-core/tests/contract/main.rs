@@ -29,6 +29,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Trial};
+use tokio::runtime::Runtime;
 
 use backend::{Pair, Servers};
 use fixture::Fixture;
@@ -63,58 +64,51 @@ const FILES: &[(&str, &[(&str, Behaviour)])] = &[
 
 fn main() {
     let arguments = Arguments::from_args();
-    let runtime = Arc::new(tokio::runtime::Runtime::new().expect("a runtime"));
+    let runtime = Arc::new(Runtime::new().expect("a runtime"));
     let servers = Servers::default();
     let mut trials = Vec::new();
+    let mut add = |name: String, told: Box<dyn FnOnce(&Runtime, &Servers) + Send>| {
+        let (runtime, servers) = (Arc::clone(&runtime), servers.clone());
+        trials.push(Trial::test(name, move || {
+            told(&runtime, &servers);
+            Ok(())
+        }));
+    };
+    let behaves = |pair: Pair, behaviour: Behaviour| {
+        Box::new(move |runtime: &Runtime, servers: &Servers| {
+            runtime.block_on(async { behaviour(Fixture::new(pair, servers).await).await.finish().await });
+        })
+    };
     for pair in Pair::ALL {
         for (file, behaviours) in FILES {
             for (name, behaviour) in *behaviours {
-                let (runtime, servers) = (Arc::clone(&runtime), servers.clone());
-                trials.push(Trial::test(format!("{pair}::{file}::{name}"), move || {
-                    runtime.block_on(async {
-                        let fixture = Fixture::new(*pair, &servers).await;
-                        behaviour(fixture).await.finish().await;
-                    });
-                    Ok(())
-                }));
+                add(format!("{pair}::{file}::{name}"), behaves(*pair, *behaviour));
             }
         }
     }
     for (name, race) in races::BEHAVIOURS {
-        let (runtime, servers) = (Arc::clone(&runtime), servers.clone());
-        trials.push(Trial::test(format!("postgres::races::{name}"), move || {
-            runtime.block_on(async {
-                let fixture = Fixture::new(Pair::PostgresFs, &servers).await;
-                race(fixture).await.finish().await;
-            });
-            Ok(())
-        }));
+        add(format!("postgres::races::{name}"), behaves(Pair::PostgresFs, *race));
     }
     for (name, kind, pairs, cases) in model::TRIALS {
         for pair in *pairs {
-            let (runtime, servers) = (Arc::clone(&runtime), servers.clone());
-            trials.push(Trial::test(format!("{pair}::model::{name}"), move || {
-                model::run(&runtime, &servers, *pair, *kind, *cases);
-                Ok(())
-            }));
+            let told = move |runtime: &Runtime, servers: &Servers| model::run(runtime, servers, *pair, *kind, *cases);
+            add(format!("{pair}::model::{name}"), Box::new(told));
         }
     }
     for (pair, name, story) in faults::trials() {
-        let (runtime, servers) = (Arc::clone(&runtime), servers.clone());
-        trials.push(Trial::test(format!("{pair}::faults::{name}"), move || {
-            on_a_large_stack(|| runtime.block_on(faults::go_wrong(pair, &servers, name, story)));
-            Ok(())
-        }));
+        let told = move |runtime: &Runtime, servers: &Servers| {
+            on_a_large_stack(|| runtime.block_on(faults::go_wrong(pair, servers, name, story)));
+        };
+        add(format!("{pair}::faults::{name}"), Box::new(told));
     }
-    let (held, reached) = ((Arc::clone(&runtime), servers.clone()), (runtime, servers.clone()));
-    trials.push(Trial::test("sqlite+memory::faults::held_open", move || {
-        on_a_large_stack(|| held.0.block_on(faults::go_wrong_while_it_is_held(&held.1)));
-        Ok(())
-    }));
-    trials.push(Trial::test("sqlite+fs::faults::no_site_is_left_out", move || {
-        on_a_large_stack(|| reached.0.block_on(faults::no_site_is_left_out(&reached.1)));
-        Ok(())
-    }));
+    let held = |runtime: &Runtime, servers: &Servers| {
+        on_a_large_stack(|| runtime.block_on(faults::go_wrong_while_it_is_held(servers)));
+    };
+    add("sqlite+memory::faults::held_open".to_owned(), Box::new(held));
+    let reached = |runtime: &Runtime, servers: &Servers| {
+        on_a_large_stack(|| runtime.block_on(faults::no_site_is_left_out(servers)));
+    };
+    add("sqlite+fs::faults::no_site_is_left_out".to_owned(), Box::new(reached));
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(servers);
     conclusion.exit();

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::server::{Api, Server, artifact, attachment, bytes, digest, id};
+use crate::server::{Api, Server, artifact, attachment, bytes, id, list_of, promise, send};
 
 /// A client one of whose requests arrives twice.
 struct Client {
@@ -16,13 +16,13 @@ impl Client {
     /// The last answer's body; none where a repetition is told that it was done before.
     async fn ask(&mut self, method: Method, path: &str, body: Value) -> Option<Value> {
         self.made += 1;
-        let send = async || {
+        let ask = async || {
             let request = self.api.request(method.clone(), path);
-            crate::server::send(if body.is_null() { request } else { request.json(&body) }).await
+            send(if body.is_null() { request } else { request.json(&body) }).await
         };
-        let first = send().await;
+        let first = ask().await;
         assert!(first.status.is_success(), "{method} {path}: {}", first.status);
-        let last = if self.made == self.twice { send().await } else { first };
+        let last = if self.made == self.twice { ask().await } else { first };
         match last.status {
             StatusCode::CONFLICT if method == Method::POST && self.made == self.twice => None,
             StatusCode::NOT_FOUND if method == Method::DELETE && self.made == self.twice => None,
@@ -48,16 +48,11 @@ impl Client {
 
     /// Uploads bytes in two parts, the last one first.
     async fn upload(&mut self, whole: &[u8]) {
-        let promise = json!({"expected_digest": digest(whole), "expected_size_bytes": whole.len()});
-        let upload = id(&self.post("/v1/uploads", promise).await.expect("a session"));
+        let upload = id(&self.post("/v1/uploads", promise(whole)).await.expect("a session"));
         let (head, tail) = whole.split_at(5 << 20);
         let second = self.put_part(&upload, 2, tail).await;
         let first = self.put_part(&upload, 1, head).await;
-        let parts: Vec<Value> = [first, second]
-            .iter()
-            .map(|part| json!({"number": part["part_number"], "etag": part["etag"], "size_bytes": part["size_bytes"]}))
-            .collect();
-        self.post(&format!("/v1/uploads/{upload}/complete"), json!({ "parts": parts })).await;
+        self.post(&format!("/v1/uploads/{upload}/complete"), list_of(&[first, second])).await;
         assert_eq!(self.api.wait_for_upload(&upload).await["state"], "ready");
     }
 
@@ -83,8 +78,7 @@ async fn release(api: Api, twice: usize) -> (usize, Value) {
     let (disk, notes) = (bytes(twice as u64, (5 << 20) + 1000), bytes(1000 + twice as u64, 5 << 20));
     client.upload(&disk).await;
     client.upload(&notes).await;
-    let given_up = json!({"expected_digest": digest(b"never"), "expected_size_bytes": 5});
-    let given_up = id(&client.post("/v1/uploads", given_up).await.expect("a session"));
+    let given_up = id(&client.post("/v1/uploads", promise(b"never")).await.expect("a session"));
     client.post(&format!("/v1/uploads/{given_up}/abort"), Value::Null).await;
 
     let image = format!("/v1/images/{name}");

@@ -123,11 +123,7 @@ impl Api {
 
     /// Lists parts as the answers to them described them.
     pub(crate) async fn complete(&self, upload: &str, parts: &[Value]) -> Answer {
-        let parts: Vec<Value> = parts
-            .iter()
-            .map(|part| json!({"number": part["part_number"], "etag": part["etag"], "size_bytes": part["size_bytes"]}))
-            .collect();
-        self.post(&format!("/v1/uploads/{upload}/complete"), json!({ "parts": parts })).await
+        self.post(&format!("/v1/uploads/{upload}/complete"), list_of(parts)).await
     }
 
     pub(crate) async fn wait_for_upload(&self, upload: &str) -> Value {
@@ -187,7 +183,16 @@ pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
-fn promise(bytes: &[u8]) -> Value {
+/// The list of parts as the answers to them described them.
+pub(crate) fn list_of(parts: &[Value]) -> Value {
+    let listed: Vec<Value> = parts
+        .iter()
+        .map(|part| json!({"number": part["part_number"], "etag": part["etag"], "size_bytes": part["size_bytes"]}))
+        .collect();
+    json!({ "parts": listed })
+}
+
+pub(crate) fn promise(bytes: &[u8]) -> Value {
     json!({"expected_digest": digest(bytes), "expected_size_bytes": bytes.len()})
 }
 
