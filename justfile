@@ -40,6 +40,10 @@ bench-streams artifacts="50000":
 bench-crowd transfers="500":
     cargo bench --package imgsrv-server --bench crowd -- {{ transfers }}
 
+# Measure imgsrv beside nginx, docker-registry and Garage (docs/performance.md): all, or `just compare downloads --rounds 3`
+compare *arguments:
+    bench/compare {{ arguments }}
+
 # Give parsers what nobody would think of: all of them, or `just fuzz 600 range`
 fuzz seconds="10" *targets:
     FUZZ_SECONDS={{ seconds }} .ci/fuzz-parsers {{ targets }}

@@ -17,6 +17,9 @@ use crate::{Engine, Error, Resource, Result};
 /// How many objects are asked for at once.
 const STATS_AT_ONCE: usize = 32;
 
+/// All bytes of a blob, however many it has.
+const ALL: Range<u64> = 0..u64::MAX >> 1;
+
 /// What is unavailable when the store answers but lacks bytes of a blob.
 pub(crate) const LOST: &str = "blob";
 
@@ -53,11 +56,8 @@ impl Engine {
     /// [`Error::NotFound`]; [`Error::Unavailable`] when bytes of it are known to be missing or other ones.
     pub async fn readable_blob(&self, digest: &Digest) -> Result<Blob> {
         let blob = blobs::get(self.db().reader(), digest).await?;
-        match blob.state {
-            BlobState::Live | BlobState::Condemned => Ok(blob),
-            BlobState::Damaged | BlobState::Deleting => Err(damaged(digest)),
-            BlobState::Quarantined => Err(quarantined(digest)),
-        }
+        readable(&blob)?;
+        Ok(blob)
     }
 
     /// The bytes of a blob, or those of a range, which must lie within it.
@@ -71,17 +71,15 @@ impl Engine {
     /// [`Error::NotFound`]; [`Error::Unavailable`] when the store does not have the bytes (now); [`Error::Invalid`] for
     /// a range that is not within the blob.
     pub async fn read_blob(&self, digest: &Digest, range: Option<Range<u64>>) -> Result<BlobStream> {
-        let blob = self.readable_blob(digest).await?;
+        let asked = range.clone().unwrap_or(ALL);
+        let (blob, segments) =
+            blobs::with_segments(self.db().reader(), digest, asked.start.min(ALL.end), asked.end.min(ALL.end)).await?;
+        readable(&blob)?;
         let range = range.unwrap_or(0..blob.size);
         if range.start > range.end || range.end > blob.size {
             return Err(Error::Invalid { what: "range", reason: format!("must lie within the {} bytes", blob.size) });
         }
-        let segments = if range.is_empty() {
-            Vec::new()
-        } else {
-            blobs::segments(self.db().reader(), digest, range.start, range.end).await?
-        };
-        let pieces = pieces(&segments, &range)?;
+        let pieces = if range.is_empty() { VecDeque::new() } else { pieces(&segments, &range)? };
         let mut reading = Reading::new(Arc::clone(self.store()), self.memory().outbound.clone(), pieces);
         let body = match reading.next().await? {
             Next::End if range.is_empty() => stream::empty().boxed(),
@@ -126,8 +124,7 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn blob_objects(&self, digest: &Digest) -> Result<Vec<BlobObject>> {
-        let blob = blobs::get(self.db().reader(), digest).await?;
-        let segments = blobs::segments(self.db().reader(), digest, 0, blob.size).await?;
+        let (_, segments) = blobs::with_segments(self.db().reader(), digest, ALL.start, ALL.end).await?;
         segments
             .into_iter()
             .map(|segment| {
@@ -252,6 +249,15 @@ fn answer(joined: Option<Result<Result<Option<String>>, JoinError>>) -> Result<O
         Some(Ok(answer)) => answer,
         Some(Err(err)) => Err(Error::internal("asking for an object", err)),
         None => Ok(None),
+    }
+}
+
+/// Whether the bytes can be read, as far as is known.
+fn readable(blob: &Blob) -> Result<()> {
+    match blob.state {
+        BlobState::Live | BlobState::Condemned => Ok(()),
+        BlobState::Damaged | BlobState::Deleting => Err(damaged(&blob.digest)),
+        BlobState::Quarantined => Err(quarantined(&blob.digest)),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The catalogue: images, versions, artifacts, attachments and aliases.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
 
 use crate::db::{Tx, artifacts, catalog, jobs, sweeps};
 use crate::engine::Change;
@@ -9,6 +12,7 @@ use crate::model::{
     NewArtifact, NewAttachment, NewImage, Page, Paged, Reference, Scope, Subject, Version, VersionEvent, VersionId,
     VersionName, VersionState,
 };
+use crate::published::Published;
 use crate::{Condition, Engine, Error, Resource, Result};
 
 impl Engine {
@@ -135,14 +139,33 @@ impl Engine {
     /// [`Error::NotFound`], in [`Scope::Published`] also when it is not published.
     pub async fn get_manifest(&self, image: &ImageName, version: &VersionName, scope: Scope) -> Result<Manifest> {
         if scope == Scope::Published {
-            // What is published does not change, so three reads agree without a transaction.
-            return catalog::manifest(self.db().reader(), image, version, scope).await;
+            // What is published does not change, so several reads agree without a transaction.
+            let published = self.get_published(image, version).await?;
+            let db = self.db().clone();
+            let read = move |name| {
+                let db = db.clone();
+                async move { catalog::image(db.reader(), &name, Scope::All).await }.boxed()
+            };
+            let image = self.images().read(image.clone(), read).await?;
+            let Published { version, artifacts } = Arc::unwrap_or_clone(published);
+            return Ok(Manifest { image, version, artifacts });
         }
         let (image, version) = (image.clone(), version.clone());
         self.detached(|engine| async move {
             engine.db().snapshot("manifest", async |tx| catalog::manifest(tx, &image, &version, scope).await).await
         })
         .await
+    }
+
+    /// What everybody may see of a version.
+    async fn get_published(&self, image: &ImageName, version: &VersionName) -> Result<Arc<Published>> {
+        if let Some(published) = self.published().get(image, version) {
+            return Ok(published);
+        }
+        let found = catalog::manifest(self.db().reader(), image, version, Scope::Published).await?;
+        let published = Arc::new(Published { version: found.version, artifacts: found.artifacts });
+        self.published().put(image, Arc::clone(&published));
+        Ok(published)
     }
 
     /// Deletes a draft with its artifacts and attachments.
@@ -196,6 +219,10 @@ impl Engine {
         artifact: ArtifactId,
         scope: Scope,
     ) -> Result<Artifact> {
+        if scope == Scope::Published {
+            let published = self.get_published(image, version).await?;
+            return Ok(published.entry(artifact)?.artifact.clone());
+        }
         let (_, version) = catalog::version(self.db().reader(), image, version, scope).await?;
         artifacts::get(self.db().reader(), version.id, artifact).await
     }
@@ -267,6 +294,12 @@ impl Engine {
         attachment: AttachmentId,
         scope: Scope,
     ) -> Result<Attachment> {
+        if scope == Scope::Published {
+            let published = self.get_published(image, version).await?;
+            let mut attachments = published.entry(artifact)?.attachments.iter();
+            let found = attachments.find(|found| found.id == attachment);
+            return found.cloned().ok_or(Error::NotFound(Resource::Attachment(attachment)));
+        }
         let artifact = self.get_artifact(image, version, artifact, scope).await?;
         artifacts::attachment(self.db().reader(), artifact.id, attachment).await
     }
@@ -434,19 +467,13 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn resolve(&self, image: &ImageName, reference: &Reference) -> Result<Version> {
-        let not_found = || Error::NotFound(Resource::Reference(image.clone(), reference.clone()));
-        let name = VersionName::try_from(reference.as_ref())?;
-        match catalog::version(self.db().reader(), image, &name, Scope::Published).await {
-            Ok((_, version)) => return Ok(version),
-            Err(Error::NotFound(_)) => {}
-            Err(err) => return Err(err),
-        }
-        let Ok(alias) = AliasName::try_from(reference.as_ref()) else { return Err(not_found()) };
-        match self.get_alias(image, &alias, Scope::Published).await {
-            Ok(alias) => Ok(catalog::version_by_id(self.db().reader(), alias.version_id).await?.1),
-            Err(Error::NotFound(_)) => Err(not_found()),
-            Err(err) => Err(err),
-        }
+        let db = self.db().clone();
+        let read = move |(image, reference)| {
+            let db = db.clone();
+            async move { catalog::resolve(db.reader(), &image, &reference).await }.boxed()
+        };
+        let found = self.references().read((image.clone(), reference.clone()), read).await?;
+        found.ok_or_else(|| Error::NotFound(Resource::Reference(image.clone(), reference.clone())))
     }
 
     /// Everything in the published version that a reference means.

@@ -20,10 +20,12 @@ use crate::faults::Faults;
 use crate::hashing::HashPool;
 use crate::heartbeat::Heartbeat;
 use crate::memory::Memory;
-use crate::model::{Actor, Digest, Event, ImageName, Subject};
+use crate::model::{Actor, Digest, Event, Image, ImageName, Reference, Subject, Version};
 use crate::projection::{Projection, Projections};
 use crate::publish::{self, PublishStep};
+use crate::published::Remembered;
 use crate::store::{Key, Store};
+use crate::together::Together;
 use crate::{Clock, Error, Result};
 
 /// Stores, catalogues, publishes and reads images.
@@ -50,6 +52,9 @@ struct Inner {
     heartbeat: Heartbeat,
     /// Blobs that are being verified because a reader came upon wrong bytes.
     doubted: Mutex<HashSet<Digest>>,
+    published: Remembered,
+    images: Together<ImageName, Image>,
+    references: Together<(ImageName, Reference), Option<Version>>,
     /// What the store is called in the database; none where it was not looked at.
     store_name: Option<Uuid>,
 }
@@ -206,6 +211,9 @@ impl Builder {
             circuit: Circuit::default(),
             heartbeat: Heartbeat::default(),
             doubted: Mutex::default(),
+            published: Remembered::default(),
+            images: Together::default(),
+            references: Together::default(),
             store_name,
         };
         let engine = Engine { inner: Arc::new(inner), actor: Actor::system() };
@@ -376,6 +384,20 @@ impl Engine {
 
     pub(crate) fn doubted(&self) -> MutexGuard<'_, HashSet<Digest>> {
         self.inner.doubted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn published(&self) -> &Remembered {
+        &self.inner.published
+    }
+
+    /// Reads of images by name, whoever may see them.
+    pub(crate) fn images(&self) -> &Together<ImageName, Image> {
+        &self.inner.images
+    }
+
+    /// Reads of what references mean.
+    pub(crate) fn references(&self) -> &Together<(ImageName, Reference), Option<Version>> {
+        &self.inner.references
     }
 
     pub(crate) fn steps(&self) -> &[Arc<dyn PublishStep>] {

@@ -105,6 +105,7 @@ pub mod model;
 mod parts;
 pub mod projection;
 pub mod publish;
+mod published;
 mod receive;
 mod runner;
 mod scrub;
@@ -113,6 +114,7 @@ mod stream;
 mod sweep;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod together;
 mod uploads;
 mod verify;
 

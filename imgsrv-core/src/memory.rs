@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The least chunk that a reader is given: bytes.
-pub(crate) const LEAST: usize = 256 << 10;
+/// The least chunk that a reader is given: bytes. A thousand slow ones hold no more than a quarter of what there is by
+/// default.
+pub(crate) const LEAST: usize = 64 << 10;
 
 /// The unit in which memory is counted: bytes.
 const UNIT: usize = 64 << 10;
@@ -23,33 +24,47 @@ impl Memory {
     /// `bytes` in all, of which the inbound half is at least `inbound_least`.
     pub(crate) fn new(bytes: u64, inbound_least: usize) -> Self {
         let half = usize::try_from(bytes / 2).unwrap_or(usize::MAX);
-        Self { inbound: Budget::new(half.max(inbound_least)), outbound: Budget::new(half.max(4 * LEAST)) }
+        Self { inbound: Budget::new(half, inbound_least), outbound: Budget::new(half, 4 * LEAST) }
     }
 }
 
 /// Hands out the right to hold bytes. Who waits for it reads nothing from its client meanwhile.
+///
+/// Half of it is kept for what a transfer cannot do without: those that were fast when they began, and hold much while
+/// they are slow, keep no other one from beginning.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget(Arc<Semaphore>);
+pub(crate) struct Budget {
+    kept: Arc<Semaphore>,
+    free: Arc<Semaphore>,
+}
 
 impl Budget {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS))))
+    /// `bytes` in all, of which at least `least` are kept.
+    pub(crate) fn new(bytes: usize, least: usize) -> Self {
+        let kept = (bytes / 2).max(least);
+        let semaphore = |bytes: usize| Arc::new(Semaphore::new((bytes / UNIT).min(Semaphore::MAX_PERMITS)));
+        Self { kept: semaphore(kept.max(UNIT)), free: semaphore(bytes.saturating_sub(kept)) }
     }
 
     /// Waits for `bytes`. Never wait while holding some: all could wait for each other.
     async fn wait_for(&self, bytes: usize) -> Grant {
-        let permit = Arc::clone(&self.0).acquire_many_owned(units(bytes)).await;
+        let of = |semaphore: &Arc<Semaphore>| Arc::clone(semaphore).acquire_many_owned(units(bytes));
+        let permit = tokio::select! {
+            biased;
+            permit = of(&self.kept) => permit,
+            permit = of(&self.free) => permit,
+        };
         Grant(permit.expect("the budget is never closed"))
     }
 
     /// `bytes` if they are free now.
     pub(crate) fn more(&self, bytes: usize) -> Option<Grant> {
-        Arc::clone(&self.0).try_acquire_many_owned(units(bytes)).ok().map(Grant)
+        Arc::clone(&self.free).try_acquire_many_owned(units(bytes)).ok().map(Grant)
     }
 
     /// `bytes` if they are free now, else the least as soon as it is.
     pub(crate) async fn up_to(&self, bytes: usize) -> Grant {
-        match self.more(bytes) {
+        match if bytes > LEAST { self.more(bytes) } else { None } {
             Some(grant) => grant,
             None => self.wait_for(LEAST).await,
         }
@@ -58,6 +73,12 @@ impl Budget {
     /// Waits for what a transfer needs from its beginning to its end.
     pub(crate) async fn allowance(&self, base: usize) -> Allowance {
         Allowance { budget: self.clone(), base: self.wait_for(base).await, more: None }
+    }
+
+    /// How much nobody has: bytes.
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> usize {
+        (self.kept.available_permits() + self.free.available_permits()) * UNIT
     }
 }
 
@@ -115,29 +136,40 @@ mod tests {
 
     #[test]
     fn an_allowance_grows_into_what_is_free_and_shrinks_to_its_base() {
-        let budget = Budget::new(16 * UNIT);
+        let budget = Budget::new(32 * UNIT, 0);
         let mut one = budget.allowance(UNIT).now_or_never().expect("it is free");
         for units in [2, 4, 8, 10, 10] {
             one.grow(10 * UNIT);
             assert_eq!(one.bytes(), units * UNIT);
         }
-        assert!(budget.allowance(7 * UNIT).now_or_never().is_none(), "it has to wait");
-        let mut two = budget.allowance(6 * UNIT).now_or_never().expect("the rest is free");
-        two.grow(100 * UNIT);
-        assert_eq!(two.bytes(), 6 * UNIT);
-        one.shrink();
-        assert_eq!(one.bytes(), UNIT);
+        let mut two = budget.allowance(6 * UNIT).now_or_never().expect("it is kept");
         two.grow(100 * UNIT);
         assert_eq!(two.bytes(), 12 * UNIT);
+        two.grow(100 * UNIT);
+        assert_eq!(two.bytes(), 12 * UNIT, "what is kept is not for growing");
+        one.shrink();
+        assert_eq!(one.bytes(), UNIT);
+        two.grow(15 * UNIT);
+        assert_eq!(two.bytes(), 15 * UNIT);
+    }
+
+    #[tokio::test]
+    async fn whoever_begins_waits_for_nobody_who_has_grown() {
+        let budget = Budget::new(8 * LEAST, 0);
+        let grown = budget.more(4 * LEAST).expect("it is free");
+        let begun: Vec<Grant> = (0..4).filter_map(|_| budget.up_to(2 * LEAST).now_or_never()).collect();
+        assert_eq!(begun.iter().map(Grant::bytes).collect::<Vec<_>>(), [LEAST; 4]);
+        assert!(budget.up_to(LEAST).now_or_never().is_none(), "it has to wait");
+        drop(grown);
+        assert_eq!(budget.up_to(LEAST).await.bytes(), LEAST, "what is free is for whoever begins too");
     }
 
     #[test]
     fn half_is_for_each_direction_and_never_too_little() {
         let memory = Memory::new(64 << 20, 15 << 20);
-        assert!(memory.outbound.more(32 << 20).is_some());
-        assert!(memory.inbound.more((32 << 20) + 1).is_none());
+        assert_eq!(memory.inbound.left() + memory.outbound.left(), 64 << 20);
         let memory = Memory::new(0, 15 << 20);
-        assert!(memory.inbound.more(15 << 20).is_some());
-        assert!(memory.outbound.more(4 * LEAST).is_some());
+        assert!(memory.inbound.allowance(15 << 20).now_or_never().is_some());
+        assert!(memory.outbound.allowance(4 * LEAST).now_or_never().is_some());
     }
 }

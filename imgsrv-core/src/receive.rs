@@ -298,7 +298,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_part_has_two_limits() {
-        let budget = Budget::new(1 << 20);
+        let budget = Budget::new(1 << 20, 0);
         let receive = async |room, part_max| {
             receive(stream::iter(frames(vec![1000; 600]).into_iter().map(Ok)), &budget, room, part_max).await
         };
@@ -318,29 +318,28 @@ mod tests {
             let body = stream::unfold(count, |left| async move {
                 (left > 0).then(|| (Ok(Bytes::from(vec![0; 100_000])), left - 1))
             });
-            let received = receive(body, &Budget::new(1 << 20), u64::MAX, u64::MAX).await;
+            let received = receive(body, &Budget::new(1 << 20, 0), u64::MAX, u64::MAX).await;
             assert_eq!(received.expect("a part"), count * 100_000);
         }
     }
 
     /// What of a budget of 8 MiB is left while a client that sends `size` bytes each `pause` is served, at the least.
     async fn left(size: usize, pause: Duration) -> usize {
-        let budget = Budget::new(8 << 20);
+        let budget = Budget::new(8 << 20, 0);
         let mut least = usize::MAX;
         let body = stream::unfold(0, |sent| async move {
             tokio::time::sleep(pause).await;
             (sent < 64).then(|| (Ok(Bytes::from(vec![0; size])), sent + 1))
         });
-        let free = || (1..=128).rev().find(|units| budget.more(units << 16).is_some()).unwrap_or(0) << 16;
-        let watched = body.inspect(|_: &io::Result<Bytes>| least = least.min(free()));
+        let watched = body.inspect(|_: &io::Result<Bytes>| least = least.min(budget.left()));
         receive(watched, &budget, u64::MAX, u64::MAX).await.expect("a part");
-        assert_eq!(free(), 8 << 20, "all is given back");
+        assert_eq!(budget.left(), 8 << 20, "all is given back");
         least
     }
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_for_clients_that_make_use_of_it() {
         assert_eq!(left(1 << 20, Duration::ZERO).await, 4 << 20, "two batches of 2 MiB");
-        assert_eq!(left(16 << 10, Duration::from_secs(5)).await, (8 << 20) - (256 << 10), "two batches of 128 KiB");
+        assert_eq!(left(16 << 10, Duration::from_secs(5)).await, (8 << 20) - (64 << 10), "two batches of 32 KiB");
     }
 }

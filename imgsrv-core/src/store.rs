@@ -13,9 +13,9 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
-use futures_util::{StreamExt, TryStreamExt};
-use opendal::{Buffer, ErrorKind, Metadata, Operator};
-use tokio::sync::{Semaphore, oneshot};
+use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
+use opendal::{Buffer, ErrorKind, Metadata, Operator, Reader};
+use tokio::sync::{OnceCell, Semaphore, oneshot};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
@@ -84,7 +84,7 @@ pub(crate) struct Batches {
 }
 
 /// One is written while the next is received.
-const LOCAL: Batches = Batches { least: 128 << 10, most: 2 << 20, alive: 2 };
+const LOCAL: Batches = Batches { least: 32 << 10, most: 2 << 20, alive: 2 };
 
 /// A part of a multipart upload has at least 5 MiB (but the last), and opendal keeps one until it has the next. See
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
@@ -97,6 +97,18 @@ pub(crate) struct Store {
     folders: Option<Folders>,
     closing: Semaphore,
     faults: Faults,
+}
+
+/// An object that is read, in one piece or in many. A file is opened once for all of them.
+pub(crate) struct Object {
+    key: String,
+    opened: OnceCell<Reader>,
+}
+
+impl Object {
+    pub(crate) fn new(key: String) -> Self {
+        Self { key, opened: OnceCell::new() }
+    }
 }
 
 /// How many files are synced at once: enough for a journal to take several in one go.
@@ -158,9 +170,11 @@ impl Store {
     }
 
     /// The bytes of an object from `start` to `end`; `None` when the object is missing or ends before `end`.
-    pub(crate) async fn read(&self, key: &str, start: u64, end: u64) -> Result<Option<Buffer>> {
+    pub(crate) async fn read(&self, object: &Object, start: u64, end: u64) -> Result<Option<Buffer>> {
         let passing = self.faults.pass("store.read").await?;
-        let read = match self.operator.read_with(key).range(start..end).await {
+        let key = &object.key;
+        let opened = object.opened.get_or_try_init(|| self.operator.reader(key));
+        let read = match opened.and_then(|reader| reader.read(start..end)).await {
             Ok(buffer) => Some(buffer).filter(|buffer| buffer.len() as u64 == end - start),
             Err(err) if err.kind() == ErrorKind::NotFound || err.kind() == ErrorKind::RangeNotSatisfied => None,
             // Stores differ in what they say of a range behind the end: ask for the size before blaming the store.
@@ -213,7 +227,7 @@ impl Store {
 
     /// The name of the store, if it has one.
     pub(crate) async fn name(&self) -> Result<Option<Uuid>> {
-        let text = self.read(&Key::Name.to_string(), 0, Hyphenated::LENGTH as u64).await?;
+        let text = self.read(&Object::new(Key::Name.to_string()), 0, Hyphenated::LENGTH as u64).await?;
         Ok(text.and_then(|text| Uuid::try_parse_ascii(&text.to_bytes()).ok()))
     }
 
@@ -236,7 +250,8 @@ impl Store {
         let mut writer = self.writer(&key).await?;
         writer.write(vec![Bytes::from_static(b"imgsrv")]).await?;
         writer.finish().await?;
-        let read = self.read(&key, 0, 6).await?.ok_or_else(|| wrong("what was written is not there"))?;
+        let read =
+            self.read(&Object::new(key.clone()), 0, 6).await?.ok_or_else(|| wrong("what was written is not there"))?;
         if read.to_bytes() != b"imgsrv"[..] {
             return Err(wrong("what was written reads differently"));
         }

@@ -17,7 +17,7 @@ use crate::Result;
 use crate::hashing::{Hashes, PartHashes};
 use crate::memory::{Budget, Grant, LEAST};
 use crate::model::Etag;
-use crate::store::Store;
+use crate::store::{Object, Store};
 
 /// A piece of an object: bytes `start..end` of it.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ struct Pace {
     keeps_up: Duration,
 }
 
-const LOCAL: Pace = Pace { chunk_max: 1 << 20, keeps_up: Duration::from_millis(20) };
+const LOCAL: Pace = Pace { chunk_max: 3 << 19, keeps_up: Duration::from_millis(20) };
 
 /// Each chunk costs a round trip, which even a reader of some MB/s should not wait for.
 const REMOTE: Pace = Pace { chunk_max: 8 << 20, keeps_up: Duration::from_millis(200) };
@@ -75,6 +75,8 @@ pub(crate) struct Reading {
     pieces: VecDeque<Piece>,
     pace: Pace,
     chunk: usize,
+    /// What the front piece is of.
+    object: Option<Arc<Object>>,
     ahead: Option<Ahead>,
     /// Of the piece that is being read, as far as it has been given.
     hashes: PartHashes,
@@ -100,7 +102,17 @@ impl Reading {
     /// Begins to read `pieces`.
     pub(crate) fn new(store: Arc<Store>, budget: Budget, pieces: VecDeque<Piece>) -> Self {
         let pace = if store.is_remote() { REMOTE } else { LOCAL };
-        Self { store, budget, pieces, pace, chunk: LEAST, ahead: None, hashes: no_hashes(), given_at: None }
+        Self {
+            store,
+            budget,
+            pieces,
+            pace,
+            chunk: LEAST,
+            object: None,
+            ahead: None,
+            hashes: no_hashes(),
+            given_at: None,
+        }
     }
 
     /// Waits for the next chunk and begins to read the one after it.
@@ -144,13 +156,16 @@ impl Reading {
         let piece = Piece { start: front.start, end, ..front.clone() };
         front.start = end;
         let ends = front.start == front.end;
+        let object = self.object.take().unwrap_or_else(|| Arc::new(Object::new(piece.key.clone())));
+        let read = {
+            let (store, object) = (Arc::clone(&self.store), Arc::clone(&object));
+            tokio::spawn(async move { store.read(&object, piece.start, piece.end).await })
+        };
         if ends {
             self.pieces.pop_front();
+        } else {
+            self.object = Some(object);
         }
-        let read = {
-            let (store, piece) = (Arc::clone(&self.store), piece.clone());
-            tokio::spawn(async move { store.read(&piece.key, piece.start, piece.end).await })
-        };
         Some(Ahead { piece, ends, read, grant })
     }
 

@@ -21,8 +21,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A thousand each: more than one machine moves at a useful pace, twice as many as have their least share of the
-    /// default memory, and few enough that what they take beside it stays below 100 MiB and 4000 descriptors.
+    /// A thousand each: more than one machine moves at a useful pace, as many as have their least share of the default
+    /// memory, and few enough that what they take beside it stays below 100 MiB and 4000 descriptors.
     fn default() -> Self {
         Self { uploads: 1000, downloads: 1000 }
     }

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::lingering::{Lingering, Unread};
+use crate::paced::Paced;
 use crate::redirect;
 use crate::tls::{self, Tls};
 
@@ -179,7 +180,7 @@ where
             let response = app.get_response(request).await;
             // A refusal is what may come before the whole request.
             unread.set(sends && !response.status().is_success());
-            Ok::<_, io::Error>(response.into())
+            Ok::<_, io::Error>(hyper::Response::from(response).map(Paced::new))
         }
     });
     let mut connection = http1::Builder::new()

@@ -38,6 +38,7 @@ mod meta;
 mod negotiation;
 mod number;
 mod optional;
+mod paced;
 mod problem;
 pub mod range;
 mod redirect;

@@ -1,14 +1,15 @@
 //! Blobs and the objects that hold their bytes.
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, Query, SimpleExpr};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
-    Statement, UpdateMany,
+    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder,
+    QuerySelect, Statement, UpdateMany,
 };
 
 use super::entity::{
-    artifact, artifact_of_attachment, attachment, blob, blob_segment, part_attempt, version, version_of_artifact,
+    artifact, artifact_of_attachment, attachment, blob, blob_segment, part_attempt, segments_of_blob, version,
+    version_of_artifact,
 };
 use super::{Tx, db_error, from_column, hit, hit_row, parts, to_column};
 use crate::model::{Blob, BlobState, Digest, MediaType, UploadId, VersionState};
@@ -118,8 +119,8 @@ pub(crate) async fn scrub_again(tx: &Tx, digest: &Digest, at: DateTime<Utc>) -> 
 pub(crate) async fn insert_segments(tx: &Tx, digest: &Digest, upload: UploadId) -> Result<()> {
     let insert = Statement::from_sql_and_values(
         tx.get_database_backend(),
-        "insert into blob_segments (digest, seq, start, size, key, etag) \
-         select $1, row_number() over (order by number) - 1, sum(size) over (order by number) - size, size, key, etag \
+        "insert into blob_segments (digest, start, size, key, etag) \
+         select $1, sum(size) over (order by number) - size, size, key, etag \
          from parts where upload_id = $2 and size > 0",
         [digest.clone().into(), upload.into()],
     );
@@ -183,6 +184,41 @@ pub(crate) async fn is_published(db: &impl ConnectionTrait, digest: &Digest) -> 
     Ok(as_attachment.is_some())
 }
 
+/// A blob with the segments that hold its bytes from `start` to `end`, in order: one look at both.
+pub(crate) async fn with_segments(
+    db: &impl ConnectionTrait,
+    digest: &Digest,
+    start: u64,
+    end: u64,
+) -> Result<(Blob, Vec<blob_segment::Model>)> {
+    let held = holding(digest, start, end)?;
+    let segments = segments_of_blob().on_condition(move |_, _| held.clone()).into();
+    let rows = blob::Entity::find_by_id(digest.clone())
+        .join(JoinType::LeftJoin, segments)
+        .select_also(blob_segment::Entity)
+        .order_by_asc(blob_segment::Column::Start)
+        .all(db)
+        .await
+        .map_err(db_error)?;
+    let (mut blobs, segments): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    let blob = blobs.pop().ok_or_else(|| Error::NotFound(Resource::Blob(digest.clone())))?;
+    Ok((blob.try_into()?, segments.into_iter().flatten().collect()))
+}
+
+/// Whether a segment of a blob holds some of its bytes from `start` to `end`.
+fn holding(digest: &Digest, start: u64, end: u64) -> Result<Condition> {
+    let column = Expr::col((blob_segment::Entity, blob_segment::Column::Start));
+    // Found by the index, however many segments there are.
+    let first = Query::select()
+        .expr(Expr::col(blob_segment::Column::Start).max())
+        .from(blob_segment::Entity)
+        .and_where(Expr::col(blob_segment::Column::Digest).eq(digest.clone()))
+        .and_where(Expr::col(blob_segment::Column::Start).lte(to_column(start)?))
+        .to_owned();
+    let first = SimpleExpr::SubQuery(None, Box::new(first.into()));
+    Ok(Condition::all().add(column.clone().lt(to_column(end)?)).add(column.gte(first)))
+}
+
 /// The segments that hold the bytes from `start` to `end`, in order.
 pub(crate) async fn segments(
     db: &impl ConnectionTrait,
@@ -192,9 +228,8 @@ pub(crate) async fn segments(
 ) -> Result<Vec<blob_segment::Model>> {
     blob_segment::Entity::find()
         .filter(blob_segment::Column::Digest.eq(digest.clone()))
-        .filter(blob_segment::Column::Start.lt(to_column(end)?))
-        .filter(Expr::col(blob_segment::Column::Start).add(Expr::col(blob_segment::Column::Size)).gt(to_column(start)?))
-        .order_by_asc(blob_segment::Column::Seq)
+        .filter(holding(digest, start, end)?)
+        .order_by_asc(blob_segment::Column::Start)
         .all(db)
         .await
         .map_err(db_error)
@@ -208,7 +243,7 @@ pub(crate) async fn first_segments(
 ) -> Result<Vec<blob_segment::Model>> {
     blob_segment::Entity::find()
         .filter(blob_segment::Column::Digest.eq(digest.clone()))
-        .order_by_asc(blob_segment::Column::Seq)
+        .order_by_asc(blob_segment::Column::Start)
         .limit(limit)
         .all(db)
         .await

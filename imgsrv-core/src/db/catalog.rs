@@ -1,17 +1,20 @@
 //! Images, versions, artifacts, attachments and aliases.
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, Order, Query, UnionType};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, JoinType, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait,
 };
 
-use super::entity::{alias, catalog_generation, image, image_of_version, version, version_of_alias};
+use super::entity::{
+    alias, alias_of_version, catalog_generation, image, image_of_alias, image_of_version, version, version_of_alias,
+};
 use super::page::{before, behind, time_and_id};
 use super::{Tx, artifacts, db_error, hit, hit_row, insert_row};
 use crate::model::{
-    Alias, AliasName, Cursor, Image, ImageId, ImageName, Manifest, Page, Paged, Scope, Version, VersionEvent,
-    VersionId, VersionName, VersionState,
+    Alias, AliasName, Cursor, Image, ImageId, ImageName, Manifest, Page, Paged, Reference, Scope, Version,
+    VersionEvent, VersionId, VersionName, VersionState,
 };
 use crate::{Condition, Error, Resource, Result};
 
@@ -198,6 +201,34 @@ pub(crate) async fn manifest(
     let artifacts = artifacts::entries(db, version.id).await?;
     Ok(Manifest { image, version, artifacts })
 }
+
+/// The published version of that name, else the one that an alias of that name points at.
+pub(crate) async fn resolve(
+    db: &impl ConnectionTrait,
+    image: &ImageName,
+    reference: &Reference,
+) -> Result<Option<Version>> {
+    // Apart, because each has its index; together, because they are one look at what may be moved meanwhile.
+    let by = |rank: &'static str| {
+        version::Entity::find().expr_as(Expr::cust(rank), RANK).filter(image::Column::Name.eq(image.clone()))
+    };
+    let by_name = by("0")
+        .join(JoinType::InnerJoin, image_of_version())
+        .filter(version::Column::Version.eq(reference.as_ref()))
+        .filter(version::Column::State.eq(VersionState::Published));
+    // What an alias points at is published. To ask for that would let a planner go through all that are.
+    let by_alias = by("1")
+        .join(JoinType::InnerJoin, alias_of_version())
+        .join(JoinType::InnerJoin, image_of_alias())
+        .filter(alias::Column::Alias.eq(reference.as_ref()));
+    let mut either = by_name.into_query();
+    either.union(UnionType::All, by_alias.into_query()).order_by(RANK, Order::Asc).limit(1);
+    let row = version::Model::find_by_statement(db.get_database_backend().build(&either)).one(db).await;
+    Ok(row.map_err(db_error)?.map(Version::from))
+}
+
+/// Which of two that are meant by one name comes first.
+const RANK: &str = "rank";
 
 /// Creates the alias or moves it.
 pub(crate) async fn put_alias(tx: &Tx, row: Alias, exists: bool) -> Result<()> {

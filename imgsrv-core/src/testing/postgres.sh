@@ -29,12 +29,15 @@ init "$@" || { order='' && init "$@"; } || {
     exit 1
 }
 
-# No socket file, no shared memory that outlives the server, no waiting for a disk.
+# No waiting for a disk, unless somebody wants to know what that takes and says `alter system`.
+echo 'fsync = off' >>"$root/data/postgresql.conf"
+
+# No socket file, no shared memory that outlives the server.
 start() {
     rm -f "$root/data/postmaster.pid" # of a server that was killed: it would be found ready
     "$@" "$BIN/postgres" -D "$root/data" -p "$PORT" \
         -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c dynamic_shared_memory_type=mmap \
-        -c max_connections=200 -c fsync=off >>"$root/log" 2>&1 </dev/null &
+        -c max_connections=200 >>"$root/log" 2>&1 </dev/null &
     server=$!
 
     # The eighth line of postmaster.pid is where PostgreSQL tells pg_ctl how far it is.

@@ -7,7 +7,7 @@ use imgsrv_core::model::{
     AliasName, ArtifactId, AttachmentId, Cursor, Digest, ImageName, NewImage, Page, Paged, Reference, Scope, Subject,
     UploadFilter, VersionName, VersionState,
 };
-use imgsrv_core::{Condition, Error, Resource, Result};
+use imgsrv_core::{Condition, Engine, Error, Resource, Result};
 
 use crate::fixture::{
     Fixture, PART, artifact, attachment, blob_ref, bytes, condition, image, listed, promise, version,
@@ -18,6 +18,7 @@ crate::behaviours!(
     a_version_is_made_once,
     drafts_are_private,
     an_image_without_a_published_version_does_not_exist,
+    what_is_remembered_is_never_old,
     versions_are_newest_first,
     every_list_pages,
     names_are_in_the_order_of_their_bytes,
@@ -151,6 +152,30 @@ async fn an_image_without_a_published_version_does_not_exist(f: &Fixture) {
     for scope in [Scope::Published, Scope::All] {
         assert!(f.engine.list_aliases(name, scope, Page::default()).await.expect("aliases").items.is_empty());
     }
+}
+
+async fn what_is_remembered_is_never_old(f: &Fixture) {
+    let (debian, one) = f.published_as("debian", "1.0", &bytes(7, 10)).await;
+    let seen = async |engine: &Engine| engine.get_manifest(&debian, &one, Scope::Published).await.expect("a manifest");
+    let first = seen(&f.engine).await;
+    assert_eq!(seen(&f.engine).await, first);
+    assert_eq!(seen(&f.other).await, first);
+    f.clock.advance(TimeDelta::seconds(1));
+    let two = f.published_as("debian", "2.0", &bytes(8, 10)).await.1;
+    let second = seen(&f.other).await;
+    assert!(second.image.updated_at > first.image.updated_at);
+    assert_eq!((second.version, second.artifacts), (first.version, first.artifacts));
+    for (engine, to) in [(&f.engine, &one), (&f.other, &two), (&f.engine, &one)] {
+        engine.put_alias(&debian, &alias("latest"), to).await.expect("an alias");
+        for engine in [&f.engine, &f.other] {
+            let found = engine.resolve(&debian, &reference("latest")).await.expect("a version");
+            assert_eq!(found.version, *to);
+        }
+    }
+    let artifact = seen(&f.engine).await.artifacts[0].artifact.id;
+    let found = f.engine.get_artifact(&debian, &one, artifact, Scope::Published).await.expect("an artifact");
+    assert_eq!(f.other.get_artifact(&debian, &one, artifact, Scope::All).await.expect("an artifact"), found);
+    not_found(f.engine.get_artifact(&debian, &two, artifact, Scope::Published).await);
 }
 
 async fn versions_are_newest_first(f: &Fixture) {

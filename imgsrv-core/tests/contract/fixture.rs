@@ -244,8 +244,7 @@ impl Fixture {
         let [object] = objects.as_slice() else { panic!("one object is cut up, not {objects:?}") };
         self.sql(&format!("delete from blob_segments where digest = '{digest}'")).await.expect("no segments");
         let (mut keys, mut start) = (Vec::new(), 0);
-        for (seq, size) in sizes.iter().enumerate() {
-            let number = seq + 101;
+        for (number, size) in (101..).zip(sizes) {
             let key = object.key.replace(".00001.", &format!(".{number:05}."));
             let object_bytes = &whole[start..start + size];
             self.store.write(&key, object_bytes.to_vec()).await.expect("an object");
@@ -257,8 +256,8 @@ impl Fixture {
                 object.key
             );
             let segment = format!(
-                "insert into blob_segments (digest, seq, start, size, key, etag) \
-                 values ('{digest}', {seq}, {start}, {size}, '{key}', '{etag}')"
+                "insert into blob_segments (digest, start, size, key, etag) \
+                 values ('{digest}', {start}, {size}, '{key}', '{etag}')"
             );
             assert_eq!(self.sql(&attempt).await.expect("an attempt"), 1);
             self.sql(&segment).await.expect("a segment");

@@ -146,12 +146,11 @@ create index if not exists blobs_checked on blobs (state, checked_at);
 
 create table if not exists blob_segments (
   digest text not null references blobs (digest),
-  seq integer not null,
   start bigint not null check (start >= 0),
   size bigint not null check (size > 0),
   key text not null unique references part_attempts (key),
   etag text not null,
-  primary key (digest, seq)
+  primary key (digest, start)
 );
 
 create table if not exists sweep_plans (

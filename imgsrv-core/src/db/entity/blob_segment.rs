@@ -10,7 +10,6 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub digest: Digest,
     #[sea_orm(primary_key, auto_increment = false)]
-    pub seq: i32,
     pub start: i64,
     pub size: i64,
     pub key: String,

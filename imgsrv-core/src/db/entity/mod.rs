@@ -2,7 +2,7 @@
 
 #![allow(unreachable_pub, reason = "sea-orm's derives make public items")]
 
-use sea_orm::{EntityTrait, RelationDef};
+use sea_orm::{EntityTrait, RelationBuilder, RelationDef};
 
 pub(crate) mod alias;
 pub(crate) mod artifact;
@@ -47,6 +47,10 @@ never_counted!(
     VersionId
 );
 
+pub(crate) fn segments_of_blob() -> RelationBuilder<blob::Entity, blob_segment::Entity> {
+    blob::Entity::belongs_to(blob_segment::Entity).from(blob::Column::Digest).to(blob_segment::Column::Digest)
+}
+
 pub(crate) fn upload_of_part() -> RelationDef {
     part::Entity::belongs_to(upload::Entity).from(part::Column::UploadId).to(upload::Column::Id).into()
 }
@@ -64,6 +68,14 @@ pub(crate) fn artifact_of_attachment() -> RelationDef {
 
 pub(crate) fn version_of_alias() -> RelationDef {
     alias::Entity::belongs_to(version::Entity).from(alias::Column::VersionId).to(version::Column::Id).into()
+}
+
+pub(crate) fn alias_of_version() -> RelationDef {
+    version::Entity::belongs_to(alias::Entity).from(version::Column::Id).to(alias::Column::VersionId).into()
+}
+
+pub(crate) fn image_of_alias() -> RelationDef {
+    alias::Entity::belongs_to(image::Entity).from(alias::Column::ImageId).to(image::Column::Id).into()
 }
 
 pub(crate) fn image_of_version() -> RelationDef {

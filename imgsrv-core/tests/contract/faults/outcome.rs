@@ -28,7 +28,7 @@ const QUESTIONS: &[(&str, &str)] = &[
     ),
     ("aliases", "select a.alias || ' ' || v.version from aliases a join versions v on v.id = a.version_id"),
     ("blobs", "select digest || ' ' || size || ' ' || state from blobs"),
-    ("segments", "select digest || ' ' || seq || ' ' || start || ' ' || size || ' ' || etag from blob_segments"),
+    ("segments", "select digest || ' ' || start || ' ' || size || ' ' || etag from blob_segments"),
     // A request that was repeated may have begun another session, which then came to nothing.
     ("sessions", "select distinct expected_digest || ' ' || state from uploads where state <> 'aborted'"),
     (

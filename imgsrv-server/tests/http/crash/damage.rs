@@ -68,7 +68,7 @@ impl Whole {
     /// The last object of a version's bytes.
     async fn object(&self, version: usize) -> String {
         let digest = self.versions[version].1.digest();
-        self.ask(&format!("select key from blob_segments where digest = '{digest}' order by seq desc limit 1")).await
+        self.ask(&format!("select key from blob_segments where digest = '{digest}' order by start desc limit 1")).await
     }
 
     /// What is found now that begins like this.

@@ -81,7 +81,6 @@ pub(super) struct BlobRow {
 }
 
 pub(super) struct SegmentRow {
-    pub(super) seq: i32,
     pub(super) start: i64,
     pub(super) size: i64,
     pub(super) key: String,
@@ -105,9 +104,9 @@ pub(super) struct StepRow {
 impl Rows {
     pub(super) async fn read(database: &DatabaseConnection) -> Self {
         let mut segments = BTreeMap::<String, Vec<SegmentRow>>::new();
-        let sql = "select digest, seq, start, size, key from blob_segments order by digest, seq";
+        let sql = "select digest, start, size, key from blob_segments order by digest, start";
         for row in query(database, sql).await {
-            let segment = SegmentRow { seq: at(&row, 1), start: at(&row, 2), size: at(&row, 3), key: at(&row, 4) };
+            let segment = SegmentRow { start: at(&row, 1), size: at(&row, 2), key: at(&row, 3) };
             segments.entry(at(&row, 0)).or_default().push(segment);
         }
         let mut published = BTreeMap::new();

@@ -1,0 +1,118 @@
+//! The same answers from a large catalogue.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, Database, DbErr};
+
+use super::table::{Goal, Table};
+use crate::latency::{median, ms};
+use crate::scenario::closed_loop;
+use crate::server::{Deployment, Imgsrv};
+
+const FEW: u32 = 1_000;
+const MANY: u32 = 100_000;
+
+/// How often each server is started and asked.
+const ROUNDS: usize = 5;
+
+pub(crate) fn measure(table: &mut Table) -> io::Result<()> {
+    let [few, many] = [FEW, MANY].map(Catalogue::of);
+    let (few, many) = (few?, many?);
+    let mut seen = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        seen[0].push(few.look()?);
+        seen[1].push(many.look()?);
+    }
+    let names = [
+        "manifest among 100,000 versions, beside 1,000",
+        "page of 100 among 100,000 versions, beside 1,000",
+        "alias among 100,000 versions, beside 1,000",
+        "start with 100,000 versions, beside 1,000",
+    ];
+    for (index, name) in names.into_iter().enumerate() {
+        let [few, many] = [0, 1].map(|which| median(seen[which].iter().map(|look: &[f64; 4]| look[index]).collect()));
+        table.add(name, many / few, "×", Goal::AtMost(1.5));
+    }
+    Ok(())
+}
+
+/// A folder with one image of so many published versions.
+struct Catalogue {
+    folder: tempfile::TempDir,
+    token: String,
+    versions: u32,
+}
+
+impl Catalogue {
+    fn of(versions: u32) -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let imgsrv = Imgsrv::start_in(folder.path(), Deployment::Embedded)?;
+        let token = imgsrv.publisher()?.token().to_owned();
+        drop(imgsrv);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(fill(folder.path(), versions)).map_err(io::Error::other)?;
+        let catalogue = Self { folder, token, versions };
+        let imgsrv = catalogue.start()?;
+        let mut api = imgsrv.api(&catalogue.token)?;
+        let body = serde_json::json!({ "version": format!("v{}", versions / 2) });
+        api.ask("PUT", "/v1/images/image/aliases/latest", Some(&body))?;
+        drop(imgsrv);
+        Ok(catalogue)
+    }
+
+    fn start(&self) -> io::Result<Imgsrv> {
+        Imgsrv::start_in(self.folder.path(), Deployment::Embedded)
+    }
+
+    /// The median of each answer, and how long the start took: ms.
+    fn look(&self) -> io::Result<[f64; 4]> {
+        let imgsrv = self.start()?;
+        let ask = |path: String| {
+            let taken =
+                closed_loop(imgsrv.program.address, 1, Duration::from_secs(1), |_| (path.clone(), String::new()))?;
+            io::Result::Ok(ms(taken.median()))
+        };
+        Ok([
+            ask(format!("/v1/images/image/versions/v{}", self.versions / 3))?,
+            ask("/v1/images/image/versions?limit=100".to_owned())?,
+            ask("/v1/images/image/refs/latest".to_owned())?,
+            ms(imgsrv.started_in),
+        ])
+    }
+}
+
+/// A catalogue as so many publishes would have left it.
+async fn fill(data: &Path, versions: u32) -> Result<(), DbErr> {
+    let database = Database::connect(format!("sqlite://{}", data.join("imgsrv.db").display())).await?;
+    let id = |kind: char| format!("unhex(printf('%s%031x', '{kind}', i))");
+    // Times as the server writes them, a second apart.
+    let at = "strftime('%Y-%m-%dT%H:%M:%S+00:00', 1700000000 + i, 'unixepoch')";
+    let count = format!("with recursive c(i) as (select 0 union all select i + 1 from c where i < {})", versions - 1);
+    let image = "unhex(printf('a%031x', 0))";
+    let (version, artifact) = (id('b'), id('c'));
+    let statements = [
+        format!(
+            "insert into images (id, name, generation, created_at, updated_at) \
+             select {image}, 'image', 1, {at}, {at} from (select 0 as i)"
+        ),
+        "update catalog_generation set n = 1".to_owned(),
+        format!(
+            "insert into versions (id, image_id, version, state, published_at, created_at, updated_at) {count} \
+             select {version}, {image}, 'v' || i, 'draft', null, {at}, {at} from c"
+        ),
+        format!(
+            "insert into artifacts (id, version_id, variant, operating_system, architecture, format, blob_digest, \
+             blob_size, media_type, requirements, created_at) {count} \
+             select {artifact}, {version}, 'default', 'linux', 'amd64', 'qcow2', printf('sha256:%064x', i), 1000000, \
+             'application/x-qemu-disk', '{{}}', {at} from c"
+        ),
+        "update versions set state = 'publishing'".to_owned(),
+        "update versions set state = 'published', published_at = created_at".to_owned(),
+    ];
+    for statement in statements {
+        database.execute_unprepared(&statement).await?;
+    }
+    database.close().await
+}

@@ -1,0 +1,182 @@
+//! Reads that many ask for at once, made once for all of them.
+//!
+//! Nothing is remembered: whoever asks gets what a read found that began after that, so it is never out of date.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot::{self, Sender};
+use tracing::Instrument;
+
+use crate::Result;
+
+/// Reads by key. A key is here while a read for it is under way, with those who wait for the next one.
+#[derive(Debug)]
+pub(crate) struct Together<K, V>(Arc<Mutex<HashMap<K, Vec<Sender<V>>>>>);
+
+impl<K, V> Default for Together<K, V> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K, V> Clone for Together<K, V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + 'static> Together<K, V> {
+    /// What `read` finds for the key, in a read that begins later than this.
+    pub(crate) async fn read(
+        &self,
+        key: K,
+        read: impl Fn(K) -> BoxFuture<'static, Result<V>> + Clone + Send + 'static,
+    ) -> Result<V> {
+        let (found, finding) = oneshot::channel();
+        let is_first = match self.waiting().entry(key.clone()) {
+            Entry::Occupied(mut waiting) => {
+                waiting.get_mut().push(found);
+                false
+            }
+            Entry::Vacant(nobody) => {
+                nobody.insert(vec![found]);
+                true
+            }
+        };
+        if is_first {
+            let reading = Reading { all: self.clone(), key: key.clone() };
+            tokio::spawn(reading.run(read.clone()).in_current_span());
+        }
+        match finding.await {
+            Ok(found) => Ok(found),
+            // It failed; errors are nobody else's.
+            Err(_) => read(key).await,
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<K, Vec<Sender<V>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that reads for a key for as long as somebody waits for it.
+struct Reading<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + 'static> {
+    all: Together<K, V>,
+    key: K,
+}
+
+impl<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + 'static> Reading<K, V> {
+    async fn run(self, read: impl Fn(K) -> BoxFuture<'static, Result<V>>) {
+        while let Some(waiting) = self.take() {
+            // An answer that nobody gets makes all of them ask for themselves.
+            if let Ok(found) = read(self.key.clone()).await {
+                for one in waiting {
+                    one.send(found.clone()).ok();
+                }
+            }
+        }
+    }
+
+    /// Who waits now. When nobody does, this is over.
+    fn take(&self) -> Option<Vec<Sender<V>>> {
+        let mut all = self.all.waiting();
+        let waiting = all.get_mut(&self.key).map(std::mem::take).unwrap_or_default();
+        if waiting.is_empty() {
+            all.remove(&self.key);
+            return None;
+        }
+        Some(waiting)
+    }
+}
+
+/// Whoever comes after a read that panicked begins another one.
+impl<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + 'static> Drop for Reading<K, V> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.all.waiting().remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::Error;
+
+    /// Counts its reads, each of which needs a permit.
+    fn counted(
+        reads: &Arc<AtomicUsize>,
+        permits: &Arc<Semaphore>,
+    ) -> impl Fn(u8) -> BoxFuture<'static, Result<usize>> + Clone + Send + 'static {
+        let (reads, permits) = (Arc::clone(reads), Arc::clone(permits));
+        move |_| {
+            let (reads, permits) = (Arc::clone(&reads), Arc::clone(&permits));
+            async move {
+                let number = reads.fetch_add(1, Ordering::SeqCst);
+                permits.acquire().await.expect("open").forget();
+                Ok(number)
+            }
+            .boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_come_during_a_read_share_the_next_one() {
+        let (together, reads, permits) = (Together::default(), Arc::default(), Arc::new(Semaphore::new(0)));
+        let read = counted(&reads, &permits);
+        let ask = || {
+            tokio::spawn({
+                let (together, read) = (together.clone(), read.clone());
+                async move { together.read(1, read).await.expect("a number") }
+            })
+        };
+        let first = ask();
+        while reads.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let others: Vec<_> = (0..10).map(|_| ask()).collect();
+        while together.waiting().get(&1).is_none_or(|waiting| waiting.len() < 10) {
+            tokio::task::yield_now().await;
+        }
+        permits.add_permits(2);
+        assert_eq!(first.await.expect("an answer"), 0);
+        for other in join_all(others).await {
+            assert_eq!(other.expect("an answer"), 1, "a read that began later");
+        }
+        permits.add_permits(1);
+        assert_eq!(together.read(1, read).await.expect("a number"), 2, "nothing is remembered");
+        assert!(together.waiting().is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_meets_an_error_or_a_panic_reads_alone() {
+        let together = Together::<u8, ()>::default();
+        let fails = |_| async { Err(Error::StorageFull) }.boxed();
+        assert!(matches!(together.read(1, fails).await, Err(Error::StorageFull)));
+        let tries = Arc::new(AtomicUsize::new(0));
+        let panics_once = {
+            let tries = Arc::clone(&tries);
+            move |_| {
+                let tries = Arc::clone(&tries);
+                async move {
+                    assert!(tries.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
+                    Ok(())
+                }
+                .boxed()
+            }
+        };
+        together.read(1, panics_once.clone()).await.expect("the second try");
+        together.read(1, panics_once).await.expect("another one");
+        assert!(together.waiting().is_empty());
+    }
+}
