@@ -20,14 +20,18 @@ pub(crate) fn measure(table: &mut Table, rounds: u32) -> io::Result<()> {
     let postgres = Imgsrv::start(Deployment::Postgres)?;
     let (sqlite, postgres) = (embedded.target()?, postgres.target().map(|target| (target, postgres))?);
     ranges(table, rounds, &sqlite)?;
-    let names =
-        ["manifests, 16 connections, SQLite", "p99 of these", "aliases, 16 connections, SQLite", "p99 of these"];
+    let names = [
+        "manifests, 16 connections, SQLite",
+        "p99 of manifests, SQLite",
+        "aliases, 16 connections, SQLite",
+        "p99 of aliases, SQLite",
+    ];
     catalogue(table, rounds, &sqlite, names, [15_000.0, 10_000.0])?;
     let names = [
         "manifests, 16 connections, PostgreSQL",
-        "p99 of these",
+        "p99 of manifests, PostgreSQL",
         "aliases, 16 connections, PostgreSQL",
-        "p99 of these",
+        "p99 of aliases, PostgreSQL",
     ];
     catalogue(table, rounds, &postgres.0, names, [8_000.0, 8_000.0])?;
     publishing(table, rounds, &sqlite, "publishes, four publishers, SQLite", 150.0)?;
