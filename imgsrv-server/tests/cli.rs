@@ -273,7 +273,8 @@ fn a_postgresql_that_is_not_there_is_waited_for() {
         let some = run("300ms");
         let (last, tries) = some.split_last().expect("lines");
         assert!(tries.iter().all(|line| line.contains("waiting for PostgreSQL")), "{tries:?}");
-        assert_eq!(tries.len(), 2, "after a quarter of a second, and at the end: {tries:?}");
+        // After a quarter of a second, and at the end, which on a busy machine are one.
+        assert!((1..=2).contains(&tries.len()), "{tries:?}");
         assert!(
             last.starts_with(&format!("error: PostgreSQL at {there} could not be reached within 300ms: ")),
             "{last}"
