@@ -24,7 +24,7 @@ fn from_files(table: &mut Table, rounds: u32) -> io::Result<()> {
     let (target, noise) = (imgsrv.target()?, Noise::new());
     let (_, path) = target.published(&upload(&target, &noise, 1, GIB)?.digest, GIB)?;
     let registry = Registry::start()?;
-    let blob = registry.put(&digest(&noise.body(GIB)), &noise.body(GIB))?;
+    let blob = registry.put(&digest(&noise.body(GIB), 1), &noise.body(GIB))?;
     let (on, off) = (Nginx::start(true)?, Nginx::start(false)?);
     let mut file = File::create(on.root().join("disk"))?;
     noise.body(GIB).pieces(|bytes| file.write_all(bytes))?;

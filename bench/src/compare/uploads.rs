@@ -33,7 +33,7 @@ fn one_stream(table: &mut Table, rounds: u32) -> io::Result<()> {
     let mut noise = Noise::new();
     let [ours, theirs, s3, least] = in_turn(rounds, |round| {
         noise.another();
-        let whole = digest(&noise.body(GIB));
+        let whole = digest(&noise.body(GIB), 1);
         let ours = upload(&target, &noise, 1, GIB)?;
         let theirs = time(|| registry.put(&whole, &noise.body(GIB)))?;
         let path = presigned.put(&format!("object-{round}"))?;

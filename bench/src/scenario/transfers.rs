@@ -50,7 +50,7 @@ pub(crate) struct Uploaded {
 /// Uploads one blob in `parts` of `size` bytes each, in order.
 pub(crate) fn upload(target: &Target, noise: &Noise, parts: u64, size: u64) -> io::Result<Uploaded> {
     let mut api = target.publisher()?;
-    let whole = digest_of(noise, parts, size);
+    let whole = digest(&noise.body(size), parts);
     let session = api.begin(&whole, parts * size)?;
     let begun = Instant::now();
     let mut stored = Vec::new();
@@ -71,7 +71,7 @@ pub(crate) fn upload_parallel(
     size: u64,
 ) -> io::Result<Uploaded> {
     let mut api = target.publisher()?;
-    let whole = digest_of(noise, parts, size);
+    let whole = digest(&noise.body(size), parts);
     let session = api.begin(&whole, parts * size)?;
     let begun = Instant::now();
     let sent: io::Result<Vec<Vec<Stored>>> = thread::scope(|scope| {
@@ -113,7 +113,7 @@ pub(crate) fn upload_at_once(target: &Target, blobs: usize, size: u64) -> io::Re
     let mut api = target.publisher()?;
     for _ in 0..blobs {
         let noise = Noise::new();
-        sessions.push((api.begin(&digest(&noise.body(size)), size)?, noise));
+        sessions.push((api.begin(&digest(&noise.body(size), 1), size)?, noise));
     }
     let together = Barrier::new(blobs);
     thread::scope(|scope| {
@@ -144,20 +144,6 @@ pub(crate) fn download_many(address: SocketAddr, path: &str, times: usize) -> io
         let readers: Vec<_> = (0..times).map(|_| scope.spawn(|| download(address, path))).collect();
         readers.into_iter().map(joined).sum()
     })
-}
-
-fn digest_of(noise: &Noise, parts: u64, size: u64) -> String {
-    let mut hasher = Sha256::new();
-    for _ in 0..parts {
-        noise
-            .body(size)
-            .pieces(|bytes| {
-                hasher.update(bytes);
-                Ok(())
-            })
-            .ok();
-    }
-    format!("sha256:{}", hex::encode(hasher.finalize()))
 }
 
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, io::Result<T>>) -> io::Result<T> {
