@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
             Section::Downloads => downloads::measure(&mut table, options.rounds)?,
             Section::Requests => requests::measure(&mut table, options.rounds)?,
             Section::Memory => memory::measure(&mut table)?,
-            Section::Growth => growth::measure(&mut table)?,
+            Section::Growth => growth::measure(&mut table, options.rounds)?,
         }
     }
     if let Some(path) = &options.write {

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::api::Api;
+use crate::latency::Latencies;
 use crate::scenario::{
-    Line, Noise, Target, closed_loop, download_many, open_loop, prepare_drafts, publish, upload, upload_parallel,
+    Line, MIB, Noise, Target, Uploaded, closed_loop, download_many, joined, open_loop, prepare_drafts, publish, upload,
+    upload_parallel,
 };
-use crate::watch::Watch;
-
-const MIB: u64 = 1 << 20;
+use crate::watch::{Seen, Watch};
 
 /// A scenario by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -133,9 +133,9 @@ fn measure(target: &Target, scenario: Scenario, divide: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn sent(scenario: &str, bytes: u64, seen: crate::watch::Seen, uploaded: &crate::scenario::Uploaded) {
+fn sent(scenario: &str, bytes: u64, seen: Seen, uploaded: &Uploaded) {
     // The client hashes what it sends before it does, which is nothing that a server takes.
-    let seen = crate::watch::Seen { took: uploaded.sending, ..seen };
+    let seen = Seen { took: uploaded.sending, ..seen };
     Line::of(scenario, seen).bytes(bytes, seen).completing(uploaded.completing).print();
 }
 
@@ -161,10 +161,8 @@ fn mixed(target: &Target, size: u64) -> io::Result<()> {
                 let ask = |_| (version.clone(), String::new());
                 taken.push(closed_loop(target.address, 1, Duration::from_millis(100), ask)?);
             }
-            for thread in moving {
-                thread.join().unwrap_or_else(|_| Err(io::Error::other("a client panicked")))?;
-            }
-            Ok::<_, io::Error>(crate::latency::Latencies::all(taken))
+            moving.into_iter().try_for_each(joined)?;
+            Ok::<_, io::Error>(Latencies::all(taken))
         })
     });
     Line::of("mixed", seen).bytes(4 * size, seen).answers(&taken?).print();

@@ -6,6 +6,7 @@ mod transfers;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use serde::Serialize;
 
@@ -15,6 +16,9 @@ pub(crate) use transfers::{Noise, Uploaded, download, download_many, upload, upl
 use crate::api::Api;
 use crate::latency::{Latencies, ms};
 use crate::watch::{Seen, Watch};
+
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const GIB: u64 = 1 << 30;
 
 /// A running imgsrv.
 pub(crate) struct Target {
@@ -43,6 +47,11 @@ impl Target {
 pub(crate) fn unique(what: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What the thread of a client came to.
+pub(crate) fn joined<T>(client: ScopedJoinHandle<'_, io::Result<T>>) -> io::Result<T> {
+    client.join().unwrap_or_else(|_| Err(io::Error::other("a client panicked")))
 }
 
 /// What was seen of one scenario, as it is printed.

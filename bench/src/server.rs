@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use imgsrv_core::testing::{Garage, Postgres};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -45,12 +46,8 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // With its children, which a signal to it alone would leave.
-        if let Ok(pid) = self.child.id().try_into()
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
-        }
+        // Asked to, nginx ends its workers too.
+        kill_process(Pid::from_child(&self.child), Signal::TERM).ok();
         self.child.wait().ok();
     }
 }

@@ -18,7 +18,7 @@ use crate::{Engine, Error, Resource, Result};
 const STATS_AT_ONCE: usize = 32;
 
 /// All bytes of a blob, however many it has.
-const ALL: Range<u64> = 0..u64::MAX >> 1;
+const ALL: Range<u64> = 0..u64::MAX;
 
 /// What is unavailable when the store answers but lacks bytes of a blob.
 pub(crate) const LOST: &str = "blob";
@@ -72,8 +72,7 @@ impl Engine {
     /// a range that is not within the blob.
     pub async fn read_blob(&self, digest: &Digest, range: Option<Range<u64>>) -> Result<BlobStream> {
         let asked = range.clone().unwrap_or(ALL);
-        let (blob, segments) =
-            blobs::with_segments(self.db().reader(), digest, asked.start.min(ALL.end), asked.end.min(ALL.end)).await?;
+        let (blob, segments) = blobs::with_segments(self.db().reader(), digest, asked.start, asked.end).await?;
         readable(&blob)?;
         let range = range.unwrap_or(0..blob.size);
         if range.start > range.end || range.end > blob.size {
@@ -150,7 +149,7 @@ impl Engine {
     /// Asks the store for every object of a blob.
     pub(crate) async fn check_blob(&self, digest: &Digest) -> Result<bool> {
         let Some(blob) = blobs::find(self.db().reader(), digest).await? else { return Ok(false) };
-        let segments = blobs::segments(self.db().reader(), digest, 0, from_column("blobs", blob.size)?).await?;
+        let segments = blobs::segments(self.db().reader(), digest).await?;
         if blob.state == BlobState::Damaged {
             let whole = self.missing_object(&segments).await?.is_none();
             if whole {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use crate::db::{Tx, artifacts, catalog, jobs, sweeps};
+use crate::db::{Db, Tx, artifacts, catalog, jobs, sweeps};
 use crate::engine::Change;
 use crate::model::{
     Alias, AliasName, Artifact, ArtifactId, Attachment, AttachmentId, Digest, Image, ImageName, JobKind, Manifest,
@@ -141,12 +141,8 @@ impl Engine {
         if scope == Scope::Published {
             // What is published does not change, so several reads agree without a transaction.
             let published = self.get_published(image, version).await?;
-            let db = self.db().clone();
-            let read = move |name| {
-                let db = db.clone();
-                async move { catalog::image(db.reader(), &name, Scope::All).await }.boxed()
-            };
-            let image = self.images().read(image.clone(), read).await?;
+            let read = |db: Db, name| async move { catalog::image(db.reader(), &name, Scope::All).await }.boxed();
+            let image = self.images().read(self.db(), image.clone(), read).await?;
             let Published { version, artifacts } = Arc::unwrap_or_clone(published);
             return Ok(Manifest { image, version, artifacts });
         }
@@ -467,12 +463,10 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn resolve(&self, image: &ImageName, reference: &Reference) -> Result<Version> {
-        let db = self.db().clone();
-        let read = move |(image, reference)| {
-            let db = db.clone();
-            async move { catalog::resolve(db.reader(), &image, &reference).await }.boxed()
-        };
-        let found = self.references().read((image.clone(), reference.clone()), read).await?;
+        let names = (image.clone(), reference.clone());
+        let read =
+            |db: Db, (image, reference)| async move { catalog::resolve(db.reader(), &image, &reference).await }.boxed();
+        let found = self.references().read(self.db(), names, read).await?;
         found.ok_or_else(|| Error::NotFound(Resource::Reference(image.clone(), reference.clone())))
     }
 

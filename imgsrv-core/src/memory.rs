@@ -64,10 +64,12 @@ impl Budget {
 
     /// `bytes` if they are free now, else the least as soon as it is.
     pub(crate) async fn up_to(&self, bytes: usize) -> Grant {
-        match if bytes > LEAST { self.more(bytes) } else { None } {
-            Some(grant) => grant,
-            None => self.wait_for(LEAST).await,
+        if bytes > LEAST
+            && let Some(grant) = self.more(bytes)
+        {
+            return grant;
         }
+        self.wait_for(LEAST).await
     }
 
     /// Waits for what a transfer needs from its beginning to its end.

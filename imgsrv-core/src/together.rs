@@ -17,6 +17,9 @@ use crate::Result;
 #[derive(Debug)]
 pub(crate) struct Together<K, V>(Arc<Mutex<HashMap<K, Vec<Sender<V>>>>>);
 
+/// How something is read: with what is given, for a key.
+type Read<C, K, V> = fn(C, K) -> BoxFuture<'static, Result<V>>;
+
 impl<K, V> Default for Together<K, V> {
     fn default() -> Self {
         Self(Arc::default())
@@ -30,12 +33,8 @@ impl<K, V> Clone for Together<K, V> {
 }
 
 impl<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + 'static> Together<K, V> {
-    /// What `read` finds for the key, in a read that begins later than this.
-    pub(crate) async fn read(
-        &self,
-        key: K,
-        read: impl Fn(K) -> BoxFuture<'static, Result<V>> + Clone + Send + 'static,
-    ) -> Result<V> {
+    /// What `read` finds for the key with what it is given, in a read that begins later than this.
+    pub(crate) async fn read<C: Clone + Send + 'static>(&self, given: &C, key: K, read: Read<C, K, V>) -> Result<V> {
         let (found, finding) = oneshot::channel();
         let is_first = match self.waiting().entry(key.clone()) {
             Entry::Occupied(mut waiting) => {
@@ -49,12 +48,12 @@ impl<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + 'static> Together<
         };
         if is_first {
             let reading = Reading { all: self.clone(), key: key.clone() };
-            tokio::spawn(reading.run(read.clone()).in_current_span());
+            tokio::spawn(reading.run(given.clone(), read).in_current_span());
         }
         match finding.await {
             Ok(found) => Ok(found),
             // It failed; errors are nobody else's.
-            Err(_) => read(key).await,
+            Err(_) => read(given.clone(), key).await,
         }
     }
 
@@ -70,10 +69,10 @@ struct Reading<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + 'static>
 }
 
 impl<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + 'static> Reading<K, V> {
-    async fn run(self, read: impl Fn(K) -> BoxFuture<'static, Result<V>>) {
+    async fn run<C: Clone>(self, given: C, read: Read<C, K, V>) {
         while let Some(waiting) = self.take() {
             // An answer that nobody gets makes all of them ask for themselves.
-            if let Ok(found) = read(self.key.clone()).await {
+            if let Ok(found) = read(given.clone(), self.key.clone()).await {
                 for one in waiting {
                     one.send(found.clone()).ok();
                 }
@@ -113,32 +112,25 @@ mod tests {
     use super::*;
     use crate::Error;
 
+    type Counted = (Arc<AtomicUsize>, Arc<Semaphore>);
+
     /// Counts its reads, each of which needs a permit.
-    fn counted(
-        reads: &Arc<AtomicUsize>,
-        permits: &Arc<Semaphore>,
-    ) -> impl Fn(u8) -> BoxFuture<'static, Result<usize>> + Clone + Send + 'static {
-        let (reads, permits) = (Arc::clone(reads), Arc::clone(permits));
-        move |_| {
-            let (reads, permits) = (Arc::clone(&reads), Arc::clone(&permits));
-            async move {
-                let number = reads.fetch_add(1, Ordering::SeqCst);
-                permits.acquire().await.expect("open").forget();
-                Ok(number)
-            }
-            .boxed()
+    fn count((reads, permits): Counted, _: u8) -> BoxFuture<'static, Result<usize>> {
+        async move {
+            let number = reads.fetch_add(1, Ordering::SeqCst);
+            permits.acquire().await.expect("open").forget();
+            Ok(number)
         }
+        .boxed()
     }
 
     #[tokio::test]
     async fn those_who_come_during_a_read_share_the_next_one() {
-        let (together, reads, permits) = (Together::default(), Arc::default(), Arc::new(Semaphore::new(0)));
-        let read = counted(&reads, &permits);
+        let (together, counted) = (Together::default(), (Arc::default(), Arc::new(Semaphore::new(0))));
+        let (reads, permits): &Counted = &counted;
         let ask = || {
-            tokio::spawn({
-                let (together, read) = (together.clone(), read.clone());
-                async move { together.read(1, read).await.expect("a number") }
-            })
+            let (together, counted) = (together.clone(), counted.clone());
+            tokio::spawn(async move { together.read(&counted, 1, count).await.expect("a number") })
         };
         let first = ask();
         while reads.load(Ordering::SeqCst) == 0 {
@@ -154,29 +146,25 @@ mod tests {
             assert_eq!(other.expect("an answer"), 1, "a read that began later");
         }
         permits.add_permits(1);
-        assert_eq!(together.read(1, read).await.expect("a number"), 2, "nothing is remembered");
+        assert_eq!(together.read(&counted, 1, count).await.expect("a number"), 2, "nothing is remembered");
         assert!(together.waiting().is_empty());
     }
 
     #[tokio::test]
     async fn whoever_meets_an_error_or_a_panic_reads_alone() {
         let together = Together::<u8, ()>::default();
-        let fails = |_| async { Err(Error::StorageFull) }.boxed();
-        assert!(matches!(together.read(1, fails).await, Err(Error::StorageFull)));
-        let tries = Arc::new(AtomicUsize::new(0));
-        let panics_once = {
-            let tries = Arc::clone(&tries);
-            move |_| {
-                let tries = Arc::clone(&tries);
-                async move {
-                    assert!(tries.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
-                    Ok(())
-                }
-                .boxed()
+        let failed = together.read(&(), 1, |(), _| async { Err(Error::StorageFull) }.boxed()).await;
+        assert!(matches!(failed, Err(Error::StorageFull)));
+        let panics_once = |tries: Arc<AtomicUsize>, _| {
+            async move {
+                assert!(tries.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
+                Ok(())
             }
+            .boxed()
         };
-        together.read(1, panics_once.clone()).await.expect("the second try");
-        together.read(1, panics_once).await.expect("another one");
+        let tries = Arc::new(AtomicUsize::new(0));
+        together.read(&tries, 1, panics_once).await.expect("the second try");
+        together.read(&tries, 1, panics_once).await.expect("another one");
         assert!(together.waiting().is_empty());
     }
 }

@@ -51,7 +51,7 @@ impl Engine {
             if blob.state == BlobState::Deleting {
                 return Err(unknown());
             }
-            let segments = blobs::segments(self.db().reader(), digest, 0, size).await?;
+            let segments = blobs::segments(self.db().reader(), digest).await?;
             let Some(found) = self.hash_segments(digest, size, &segments, rate).await? else {
                 return Ok(Verdict::Missing);
             };
@@ -95,12 +95,11 @@ impl Engine {
     async fn quarantine(&self, read: blob::Model, of: Vec<blob_segment::Model>, found: &Digest) -> Result<bool> {
         const FROM: &[BlobState] = &[BlobState::Live, BlobState::Condemned, BlobState::Damaged];
         tracing::error!(digest = %read.digest, %found, "a blob has other bytes than those that were uploaded");
-        let size = from_column("blobs", read.size)?;
         self.detached(move |engine| async move {
             let digest = &read.digest;
             let quarantine = async |tx: &Tx| {
                 let before = blobs::hold(tx, digest, FROM).await?;
-                let now = blobs::segments(tx, digest, 0, size).await?;
+                let now = blobs::segments(tx, digest).await?;
                 let same = now.iter().map(|segment| &segment.key).eq(of.iter().map(|segment| &segment.key));
                 let checked_at = blobs::find(tx, digest).await?.map(|row| row.checked_at);
                 if !same || checked_at != Some(read.checked_at) {

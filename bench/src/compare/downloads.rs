@@ -8,11 +8,9 @@ use super::in_turn;
 use super::table::{Goal, Table};
 use crate::api::digest;
 use crate::rivals::{Nginx, Presigned, Registry};
-use crate::scenario::{Noise, cpu_per_gib, download, mb_per_s, upload};
+use crate::scenario::{GIB, Noise, cpu_per_gib, download, mb_per_s, upload};
 use crate::server::{Deployment, Imgsrv};
 use crate::watch::Watch;
-
-const GIB: u64 = 1 << 30;
 
 pub(crate) fn measure(table: &mut Table, rounds: u32) -> io::Result<()> {
     from_files(table, rounds)?;
@@ -31,7 +29,6 @@ fn from_files(table: &mut Table, rounds: u32) -> io::Result<()> {
     // The same pages for both.
     std::os::unix::fs::symlink(on.root().join("disk"), off.root().join("disk"))?;
 
-    let once = |address, path: &str, watch: &Watch| once(address, path, watch);
     let (on_watch, off_watch, registry_watch) = (on.program.watch(), off.program.watch(), registry.program.watch());
     let [ours, our_cpu, sendfile, sendfile_cpu, plain, plain_cpu, theirs] = in_turn(rounds, |_| {
         let [ours, our_cpu] = once(target.address, &path, &target.watch)?;

@@ -6,33 +6,30 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, Database, DbErr};
 
+use super::in_turn;
 use super::table::{Goal, Table};
-use crate::latency::{median, ms};
+use crate::latency::ms;
 use crate::scenario::closed_loop;
 use crate::server::{Deployment, Imgsrv};
 
 const FEW: u32 = 1_000;
 const MANY: u32 = 100_000;
 
-/// How often each server is started and asked.
-const ROUNDS: usize = 5;
-
-pub(crate) fn measure(table: &mut Table) -> io::Result<()> {
+pub(crate) fn measure(table: &mut Table, rounds: u32) -> io::Result<()> {
     let [few, many] = [FEW, MANY].map(Catalogue::of);
     let (few, many) = (few?, many?);
-    let mut seen = [Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS {
-        seen[0].push(few.look()?);
-        seen[1].push(many.look()?);
-    }
+    let seen: [f64; 8] = in_turn(rounds, |_| {
+        let (of_few, of_many) = (few.look()?, many.look()?);
+        Ok(std::array::from_fn(|index| if index < 4 { of_few[index] } else { of_many[index - 4] }))
+    })?;
+    let (of_few, of_many) = seen.split_at(4);
     let names = [
         "manifest among 100,000 versions, beside 1,000",
         "page of 100 among 100,000 versions, beside 1,000",
         "alias among 100,000 versions, beside 1,000",
         "start with 100,000 versions, beside 1,000",
     ];
-    for (index, name) in names.into_iter().enumerate() {
-        let [few, many] = [0, 1].map(|which| median(seen[which].iter().map(|look: &[f64; 4]| look[index]).collect()));
+    for (name, (few, many)) in names.into_iter().zip(of_few.iter().zip(of_many)) {
         table.add(name, many / few, "×", Goal::AtMost(1.5));
     }
     Ok(())

@@ -3,11 +3,10 @@
 use std::io;
 
 use super::table::{Goal, Table};
-use crate::scenario::{Noise, download, upload, upload_at_once};
+use crate::scenario::{MIB, Noise, download, upload, upload_at_once};
 use crate::server::{Deployment, Imgsrv};
 use crate::watch::Seen;
 
-const MIB: u64 = 1 << 20;
 const UPLOADS: usize = 100;
 const EACH: u64 = 256 * MIB;
 

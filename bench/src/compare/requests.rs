@@ -7,18 +7,16 @@ use super::in_turn;
 use super::table::{Goal, Table};
 use crate::latency::{Latencies, ms};
 use crate::load::somewhere;
-use crate::scenario::{Noise, Target, closed_loop, open_loop, prepare_drafts, publish, upload};
+use crate::scenario::{GIB, MIB, Noise, Target, closed_loop, open_loop, prepare_drafts, publish, upload};
 use crate::server::{Deployment, Imgsrv};
-
-const GIB: u64 = 1 << 30;
 
 /// How long one measurement of a round lasts.
 const LASTING: Duration = Duration::from_secs(3);
 
 pub(crate) fn measure(table: &mut Table, rounds: u32) -> io::Result<()> {
     let embedded = Imgsrv::start(Deployment::Embedded)?;
-    let postgres = Imgsrv::start(Deployment::Postgres)?;
-    let (sqlite, postgres) = (embedded.target()?, postgres.target().map(|target| (target, postgres))?);
+    let shared = Imgsrv::start(Deployment::Postgres)?;
+    let (sqlite, postgres) = (embedded.target()?, shared.target()?);
     ranges(table, rounds, &sqlite)?;
     let names = [
         "manifests, 16 connections, SQLite",
@@ -33,9 +31,9 @@ pub(crate) fn measure(table: &mut Table, rounds: u32) -> io::Result<()> {
         "aliases, 16 connections, PostgreSQL",
         "p99 of aliases, PostgreSQL",
     ];
-    catalogue(table, rounds, &postgres.0, names, [8_000.0, 8_000.0])?;
+    catalogue(table, rounds, &postgres, names, [8_000.0, 8_000.0])?;
     publishing(table, rounds, &sqlite, "publishes, four publishers, SQLite", 150.0)?;
-    publishing(table, rounds, &postgres.0, "publishes, four publishers, PostgreSQL", 75.0)
+    publishing(table, rounds, &postgres, "publishes, four publishers, PostgreSQL", 75.0)
 }
 
 fn ranges(table: &mut Table, rounds: u32, target: &Target) -> io::Result<()> {
@@ -62,7 +60,7 @@ fn catalogue(
     names: [&'static str; 4],
     goals: [f64; 2],
 ) -> io::Result<()> {
-    let (version, _) = target.published(&upload(target, &Noise::new(), 1, 1 << 20)?.digest, 1 << 20)?;
+    let (version, _) = target.published(&upload(target, &Noise::new(), 1, MIB)?.digest, MIB)?;
     let (image, number) = version.split_once("/versions/").unwrap_or_default();
     let body = serde_json::json!({ "version": number });
     target.publisher()?.ask("PUT", &format!("{image}/aliases/latest"), Some(&body))?;

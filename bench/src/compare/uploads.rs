@@ -11,11 +11,8 @@ use crate::api::digest;
 use crate::http::Connection;
 use crate::latency::ms;
 use crate::rivals::{Presigned, Registry, bare};
-use crate::scenario::{Noise, mb_per_s, upload, upload_parallel};
+use crate::scenario::{GIB, MIB, Noise, mb_per_s, upload, upload_parallel};
 use crate::server::{Deployment, Imgsrv};
-
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
 
 pub(crate) fn measure(table: &mut Table, rounds: u32) -> io::Result<()> {
     one_stream(table, rounds)?;

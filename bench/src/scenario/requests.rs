@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Target, unique};
+use super::{Target, joined, unique};
 use crate::http::Connection;
 use crate::latency::Latencies;
 
@@ -68,7 +68,7 @@ fn run(connections: usize, client: impl Fn(u64) -> io::Result<Vec<Duration>> + S
             .collect();
         let mut all = Vec::new();
         for client in clients {
-            all.extend(client.join().unwrap_or_else(|_| Err(io::Error::other("a client panicked")))?);
+            all.extend(joined(client)?);
         }
         Ok(all.into())
     })

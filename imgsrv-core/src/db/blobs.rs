@@ -191,7 +191,7 @@ pub(crate) async fn with_segments(
     start: u64,
     end: u64,
 ) -> Result<(Blob, Vec<blob_segment::Model>)> {
-    let held = holding(digest, start, end)?;
+    let held = holding(digest, start, end);
     let segments = segments_of_blob().on_condition(move |_, _| held.clone()).into();
     let rows = blob::Entity::find_by_id(digest.clone())
         .join(JoinType::LeftJoin, segments)
@@ -206,29 +206,24 @@ pub(crate) async fn with_segments(
 }
 
 /// Whether a segment of a blob holds some of its bytes from `start` to `end`.
-fn holding(digest: &Digest, start: u64, end: u64) -> Result<Condition> {
+fn holding(digest: &Digest, start: u64, end: u64) -> Condition {
+    let place = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
     let column = Expr::col((blob_segment::Entity, blob_segment::Column::Start));
     // Found by the index, however many segments there are.
     let first = Query::select()
         .expr(Expr::col(blob_segment::Column::Start).max())
         .from(blob_segment::Entity)
         .and_where(Expr::col(blob_segment::Column::Digest).eq(digest.clone()))
-        .and_where(Expr::col(blob_segment::Column::Start).lte(to_column(start)?))
+        .and_where(Expr::col(blob_segment::Column::Start).lte(place(start)))
         .to_owned();
     let first = SimpleExpr::SubQuery(None, Box::new(first.into()));
-    Ok(Condition::all().add(column.clone().lt(to_column(end)?)).add(column.gte(first)))
+    Condition::all().add(column.clone().lt(place(end))).add(column.gte(first))
 }
 
-/// The segments that hold the bytes from `start` to `end`, in order.
-pub(crate) async fn segments(
-    db: &impl ConnectionTrait,
-    digest: &Digest,
-    start: u64,
-    end: u64,
-) -> Result<Vec<blob_segment::Model>> {
+/// All segments of a blob, in order.
+pub(crate) async fn segments(db: &impl ConnectionTrait, digest: &Digest) -> Result<Vec<blob_segment::Model>> {
     blob_segment::Entity::find()
         .filter(blob_segment::Column::Digest.eq(digest.clone()))
-        .filter(holding(digest, start, end)?)
         .order_by_asc(blob_segment::Column::Start)
         .all(db)
         .await
