@@ -7,8 +7,9 @@ use progenitor_impl::{GenerationSettings, Generator, InterfaceStyle};
 use serde_json::Value;
 
 fn main() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../imgsrv.json");
-    println!("cargo::rerun-if-changed={}", path.display());
+    // A build script runs in the folder of its package.
+    let path = "../imgsrv.json";
+    println!("cargo::rerun-if-changed={path}");
     println!("cargo::rerun-if-changed=build.rs");
     let mut document = serde_json::from_slice(&fs::read(path).expect("the specification")).expect("JSON");
     adapt(&mut document);
@@ -19,9 +20,9 @@ fn main() {
     let folder = Path::new(&folder);
     fs::write(folder.join("client.rs"), client.to_string()).expect("a file");
 
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    println!("cargo::rerun-if-changed={}", path.display());
-    let text = fs::read_to_string(&path).expect("the README");
+    let path = "../README.md";
+    println!("cargo::rerun-if-changed={path}");
+    let text = fs::read_to_string(path).expect("the README");
     let program = text.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a program");
     fs::write(folder.join("readme.rs"), program).expect("a file");
 }
