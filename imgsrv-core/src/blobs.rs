@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use futures_util::{StreamExt, stream};
 use tokio::task::{JoinError, JoinSet};
 
@@ -11,11 +12,14 @@ use crate::db::entity::blob_segment;
 use crate::db::{Tx, blobs, from_column};
 use crate::engine::Change;
 use crate::model::{Blob, BlobState, Digest, Scope, Subject};
-use crate::stream::{BlobStream, Flaw, Next, Piece, Reading};
+use crate::stream::{BlobStream, By, Flaw, Next, Piece, Reading};
 use crate::{Engine, Error, Resource, Result};
 
 /// How many objects are asked for at once.
 const STATS_AT_ONCE: usize = 32;
+
+/// How long nobody needs to know that a blob was checked once more.
+const NOTED_FOR: TimeDelta = TimeDelta::hours(1);
 
 /// All bytes of a blob, however many it has.
 const ALL: Range<u64> = 0..u64::MAX;
@@ -25,6 +29,9 @@ pub(crate) const LOST: &str = "blob";
 
 /// What is unavailable when the store has other bytes than those of the blob.
 pub(crate) const OTHER: &str = "blob with damaged bytes";
+
+/// What is unavailable until it is known whether the store has other bytes, or gave other ones once.
+const DOUBTFUL: &str = "blob with doubtful bytes";
 
 /// An object that holds a piece of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,9 +70,9 @@ impl Engine {
     /// The bytes of a blob, or those of a range, which must lie within it.
     ///
     /// The first chunk has been read when this answers, so an error can still be told. When a later object turns out to
-    /// be missing, the stream ends with an error and the blob is marked as damaged. Objects that are read as a whole are
-    /// checked on their way by the CRC-64/NVME of the parts that they were: the last chunk of one comes when that is
-    /// right, else an error does, and the blob is verified. What a range has of an object is not checked.
+    /// be missing, the stream ends with an error and the blob is marked as damaged. Whatever is read is read in blocks of
+    /// 64 KiB and compared with the CRC-64/NVME of what was stored before it is given: where it differs the stream ends
+    /// with an error, and the blob is verified.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Unavailable`] when the store does not have the bytes (now); [`Error::Invalid`] for
@@ -79,7 +86,7 @@ impl Engine {
             return Err(Error::Invalid { what: "range", reason: format!("must lie within the {} bytes", blob.size) });
         }
         let pieces = if range.is_empty() { VecDeque::new() } else { pieces(&segments, &range)? };
-        let mut reading = Reading::new(Arc::clone(self.store()), self.memory().outbound.clone(), pieces);
+        let mut reading = Reading::new(self, pieces, By::Reader);
         let body = match reading.next().await? {
             Next::End if range.is_empty() => stream::empty().boxed(),
             Next::End => return Err(Error::bug("a blob without segments")),
@@ -91,7 +98,7 @@ impl Engine {
                 // Which may take as long as a download.
                 let (engine, doubtful) = (self.clone(), digest.clone());
                 tokio::spawn(async move { engine.doubt(&doubtful).await });
-                return Err(quarantined(digest));
+                return Err(Error::Unavailable { what: DOUBTFUL, source: format!("{digest} was read wrong").into() });
             }
             Next::Chunk(buffer, grant) => {
                 let (engine, digest) = (self.clone(), digest.clone());
@@ -109,13 +116,14 @@ impl Engine {
         Ok(BlobStream { size: blob.size, range, body })
     }
 
-    /// Cites a blob; whether it can be used. The first statement of whatever relies on the blob.
-    pub(crate) async fn cite(&self, tx: &Tx, digest: &Digest) -> Result<bool> {
-        let before = blobs::cite(tx, digest, self.clock().now()).await?;
-        if let Some(before) = before.filter(|before| *before != BlobState::Live) {
-            self.record(tx, Change::new(Subject::Blob, digest, "revived").from(before).to(BlobState::Live)).await?;
+    /// Cites a blob; its size, if it can be used. The first statement of whatever relies on the blob.
+    pub(crate) async fn cite(&self, tx: &Tx, digest: &Digest) -> Result<Option<u64>> {
+        let Some(before) = blobs::cite(tx, digest, self.clock().now()).await? else { return Ok(None) };
+        if before.state != BlobState::Live {
+            let change = Change::new(Subject::Blob, digest, "revived");
+            self.record(tx, change.from(before.state).to(BlobState::Live)).await?;
         }
-        Ok(before.is_some())
+        Ok(Some(before.size))
     }
 
     /// The objects that a blob consists of, in order.
@@ -160,7 +168,9 @@ impl Engine {
             return Ok(whole);
         }
         let whole = self.check_objects(digest, &segments).await?;
-        self.note_checked(digest).await?;
+        if blob.checked_at < self.clock().now() - NOTED_FOR {
+            self.note_checked(digest).await?;
+        }
         Ok(whole)
     }
 
@@ -281,8 +291,7 @@ pub(crate) fn pieces(segments: &[blob_segment::Model], range: &Range<u64>) -> Re
             return Err(Error::bug("a blob has a hole"));
         }
         let end = range.end.min(start + size);
-        let etag = (at == start && end == start + size).then(|| segment.etag.clone());
-        pieces.push_back(Piece { key: segment.key.clone(), start: at - start, end: end - start, etag });
+        pieces.push_back(Piece { key: segment.key.clone(), start: at - start, end: end - start, of: size });
         at = end;
     }
     if at == range.end { Ok(pieces) } else { Err(Error::bug("a blob ends before its end")) }

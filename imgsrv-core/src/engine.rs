@@ -14,8 +14,9 @@ use tokio::sync::Notify;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::checksums::{self, Checksums};
 use crate::circuit::Circuit;
-use crate::db::{Db, Tx};
+use crate::db::{Db, Tx, parts};
 use crate::faults::Faults;
 use crate::hashing::HashPool;
 use crate::heartbeat::Heartbeat;
@@ -53,6 +54,7 @@ struct Inner {
     /// Blobs that are being verified because a reader came upon wrong bytes.
     doubted: Mutex<HashSet<Digest>>,
     published: Remembered,
+    checksums: checksums::Remembered,
     images: Together<ImageName, Image>,
     references: Together<(ImageName, Reference), Option<Version>>,
     /// What the store is called in the database; none where it was not looked at.
@@ -212,6 +214,7 @@ impl Builder {
             heartbeat: Heartbeat::default(),
             doubted: Mutex::default(),
             published: Remembered::default(),
+            checksums: checksums::Remembered::default(),
             images: Together::default(),
             references: Together::default(),
             store_name,
@@ -384,6 +387,24 @@ impl Engine {
 
     pub(crate) fn doubted(&self) -> MutexGuard<'_, HashSet<Digest>> {
         self.inner.doubted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The checksums of an object; nothing when there is none.
+    pub(crate) async fn checksums(&self, key: &str) -> Result<Option<Checksums>> {
+        if let Some(known) = self.inner.checksums.get(key) {
+            return Ok(Some(known));
+        }
+        let found = parts::checksums(self.db().reader(), key).await?.map(Checksums::saved);
+        if let Some(checksums) = &found {
+            self.inner.checksums.put(key, checksums.clone());
+        }
+        Ok(found)
+    }
+
+    /// The checksums of an object as the database has them now, whatever is remembered.
+    pub(crate) async fn checksums_again(&self, key: &str) -> Result<Option<Checksums>> {
+        self.inner.checksums.forget(key);
+        self.checksums(key).await
     }
 
     pub(crate) fn published(&self) -> &Remembered {

@@ -1,4 +1,4 @@
-//! Hashing beside the runtime: short jobs of a MiB or so, at most one a core at once.
+//! Hashing beside the runtime: short jobs of some MiB, at most one a core at once.
 //!
 //! The state moves into a job and out again, so that no thread lives as long as a transfer and any number of transfers
 //! share the threads that the file system needs too.
@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest as Crc};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
+use crate::checksums::Running;
 use crate::model::{Digest, Etag, HashChain};
 use crate::{Error, Result};
 
@@ -49,8 +49,7 @@ impl Hashes for HashChain {
 
 /// Everything that is computed of a part while it streams through.
 pub(crate) struct PartHashes {
-    crc: Crc,
-    size: u64,
+    checksums: Running,
     /// From the first byte of the upload, as far as the part before this one is known.
     chain: Option<HashChain>,
     own: Own,
@@ -74,16 +73,20 @@ impl PartHashes {
             _ if wanted => Own::Apart(Box::default()),
             _ => Own::Unknown,
         };
-        Self { crc: Crc::new(CrcAlgorithm::Crc64Nvme), size: 0, chain, own }
+        Self { checksums: Running::default(), chain, own }
     }
 
     /// Bytes so far.
     pub(crate) fn size(&self) -> u64 {
-        self.size
+        self.checksums.size()
     }
 
     pub(crate) fn etag(&self) -> Etag {
-        Etag::of(self.crc.finalize(), self.size)
+        Etag::of(self.checksums.whole(), self.size())
+    }
+
+    pub(crate) fn checksums(&self) -> &Running {
+        &self.checksums
     }
 
     pub(crate) fn chain(&self) -> Option<&HashChain> {
@@ -101,8 +104,7 @@ impl PartHashes {
 
 impl Hashes for PartHashes {
     fn update(&mut self, bytes: &[u8]) {
-        self.crc.update(bytes);
-        self.size += bytes.len() as u64;
+        self.checksums.update(bytes);
         if let Some(chain) = &mut self.chain {
             chain.update(bytes);
         }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -13,7 +12,7 @@ use crate::db::{from_column, jobs, parts, uploads};
 use crate::engine::Change;
 use crate::model::{Digest, HashChain, JobOutcome, Subject, UploadEvent, UploadId, UploadState};
 use crate::runner::{Failure, Performed};
-use crate::stream::{Next, Piece, Reading};
+use crate::stream::{By, Next, Piece, Reading};
 use crate::uploads::verified_prefix;
 use crate::{Engine, Error, Result};
 
@@ -77,7 +76,8 @@ impl Engine {
         let rest = parts[verified..].iter().filter(|part| part.size > 0);
         let pieces = rest
             .map(|part| {
-                Ok(Piece { key: part.key.clone(), start: 0, end: from_column("parts", part.size)?, etag: None })
+                let size = from_column("parts", part.size)?;
+                Ok(Piece { key: part.key.clone(), start: 0, end: size, of: size })
             })
             .collect::<Result<_>>()?;
         self.hash_pieces(chain.unwrap_or_default(), pieces, None).await?.map_err(|piece| {
@@ -95,13 +95,19 @@ impl Engine {
         rate: Option<NonZeroU64>,
     ) -> Result<std::result::Result<Digest, Piece>> {
         let (begun, mut read) = (Instant::now(), 0);
-        let mut reading = Reading::new(Arc::clone(self.store()), self.memory().inbound.clone(), pieces);
+        let mut reading = Reading::new(self, pieces, By::Worker);
+        let mut next = reading.next().await?;
         loop {
-            match reading.next().await? {
+            match next {
                 Next::Chunk(buffer, grant) => {
                     read += buffer.len() as u64;
-                    chain = self.hashing().feed(chain, buffer.collect()).await?;
-                    drop(grant);
+                    let hash = async {
+                        let hashed = self.hashing().feed(chain, buffer.collect()).await;
+                        drop(grant);
+                        hashed
+                    };
+                    // The next chunk may have to wait for memory. The hash does not, so what it holds comes free.
+                    (chain, next) = tokio::try_join!(hash, reading.next())?;
                     if let Some(rate) = rate {
                         sleep_until(begun + time_for(read, rate)).await;
                     }

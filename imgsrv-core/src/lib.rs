@@ -87,6 +87,7 @@
 
 mod blobs;
 mod catalog;
+mod checksums;
 mod circuit;
 mod clock;
 mod collect;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::checksums::BLOCK;
+
 /// The least chunk that a reader is given: bytes. A thousand slow ones hold no more than a quarter of what there is by
 /// default.
-pub(crate) const LEAST: usize = 64 << 10;
+pub(crate) const LEAST: usize = UNIT;
 
-/// The unit in which memory is counted: bytes.
-const UNIT: usize = 64 << 10;
+/// The unit in which memory is counted: bytes. What is read is read and checked in whole blocks.
+const UNIT: usize = BLOCK;
 
 /// Memory that comes in and memory that goes out, apart: readers that take their time never stop a writer.
 #[derive(Clone, Debug)]
@@ -62,12 +64,14 @@ impl Budget {
         Arc::clone(&self.free).try_acquire_many_owned(units(bytes)).ok().map(Grant)
     }
 
-    /// `bytes` if they are free now, else the least as soon as it is.
+    /// `bytes` if they are free now, else a half or a quarter of them and so on, and the least as soon as it is.
     pub(crate) async fn up_to(&self, bytes: usize) -> Grant {
-        if bytes > LEAST
-            && let Some(grant) = self.more(bytes)
-        {
-            return grant;
+        let mut bytes = bytes;
+        while bytes > LEAST {
+            if let Some(grant) = self.more(bytes) {
+                return grant;
+            }
+            bytes /= 2;
         }
         self.wait_for(LEAST).await
     }

@@ -113,6 +113,7 @@ impl Engine {
                     number: number.get().into(),
                     attempt: ordinal,
                     state: AttemptState::Writing,
+                    checksums: None,
                     deletable_at: None,
                     created_at: now,
                 };
@@ -216,6 +217,7 @@ impl Engine {
             stored_at: now,
         };
         let stored = Part::try_from(row.clone())?;
+        let checksums = hashes.checksums().save();
         let replaced = self
             .db()
             .tx("store_part", async |tx| {
@@ -230,7 +232,7 @@ impl Engine {
                 }
                 if stored.size == 0 {
                     parts::forget_empty_attempt(tx, &attempt.key).await?;
-                } else if !parts::attempt_stored(tx, &attempt.key).await? {
+                } else if !parts::attempt_stored(tx, &attempt.key, checksums.clone()).await? {
                     return Err(Error::bug("the row of an attempt vanished while its session was open"));
                 }
                 if let Some(replaced) = &replaced {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use step::{PublishStep, StepContext, StepError, StepOutput};
 
-use crate::db::{Tx, artifacts, blobs, catalog, jobs, steps};
+use crate::db::{Tx, artifacts, catalog, jobs, steps};
 use crate::engine::Change;
 use crate::error::unique;
 use crate::model::incus::collisions;
@@ -109,13 +109,14 @@ impl Engine {
         self.check_publishable(tx, &manifest).await?;
         let job: JobId = self.clock().new_id().into();
         jobs::enqueue(tx, job, JobKind::Publish, &id.to_string(), now, now).await?;
-        for (place, name) in sequence(self.steps()) {
-            steps::insert(tx, self.clock().new_id().into(), job, name, place, now).await?;
-        }
+        let steps = sequence(self.steps()).map(|(place, name)| (self.clock().new_id().into(), place, name));
+        steps::insert(tx, job, steps, now).await?;
         let change = Change::new(Subject::Version, id, "publish requested")
             .named_in(&manifest.image.name, &manifest.version.version);
         self.record(tx, change.from(VersionState::Draft).to(VersionState::Publishing)).await?;
-        publish_job(tx, jobs::get(tx, job).await?).await.map(Some)
+        let Manifest { image, version, .. } = manifest;
+        let (job, steps) = (jobs::get(tx, job).await?, steps::of_job(tx, job).await?);
+        Ok(Some(PublishJob { job, version_id: id, image: image.name, version: version.version, steps }))
     }
 
     async fn check_publishable(&self, tx: &Tx, manifest: &Manifest) -> Result<()> {
@@ -146,7 +147,7 @@ impl Engine {
         }
         let mut errors = Vec::new();
         for (digest, citations) in by_digest {
-            let size = if self.cite(tx, digest).await? { Some(blobs::get(tx, digest).await?.size) } else { None };
+            let size = self.cite(tx, digest).await?;
             for (field, declared) in citations {
                 let reason = match size {
                     None => format!("{digest} has not been uploaded"),

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::db::jobs::{self, Claimed, Crash};
+use crate::db::{Tx, steps};
 use crate::model::{JobKind, without_nul};
 use crate::{Engine, Error, Result};
 
@@ -137,7 +138,16 @@ impl Engine {
         self.detached(|engine| async move {
             let now = engine.clock().now();
             let lease = engine.clock().new_secret_id().into();
-            engine.db().tx("claim", async |tx| jobs::claim(tx, lease, now, now + engine.settings().lease).await).await
+            let until = now + engine.settings().lease;
+            let claim = async |tx: &Tx| {
+                let job = jobs::claim(tx, lease, now, until).await?;
+                // Whatever is wrong with a job must not show here: it would be claimed for ever, and no other one.
+                if let Some(job) = job.as_ref().filter(|job| job.kind == JobKind::Publish && job.crashes < CRASH_LOOP) {
+                    steps::start_next(tx, job.id, now).await?;
+                }
+                Ok(job)
+            };
+            engine.db().tx("claim", claim).await
         })
         .await
     }

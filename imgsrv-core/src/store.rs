@@ -8,7 +8,7 @@ mod writer;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -96,6 +96,8 @@ pub(crate) struct Store {
     operator: Operator,
     folders: Option<Folders>,
     closing: Semaphore,
+    /// Who has one has a file synced that is still being written.
+    syncing: Arc<Semaphore>,
     faults: Faults,
 }
 
@@ -109,6 +111,10 @@ impl Object {
     pub(crate) fn new(key: String) -> Self {
         Self { key, opened: OnceCell::new() }
     }
+
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
 }
 
 /// How many files are synced at once: enough for a journal to take several in one go.
@@ -121,7 +127,7 @@ impl Store {
     pub(crate) fn new(operator: Operator, faults: Faults) -> Self {
         let info = operator.info();
         let folders = (info.scheme() == "fs").then(|| Folders::new(PathBuf::from(info.root())));
-        Self { operator, folders, closing: Semaphore::new(CLOSING), faults }
+        Self { operator, folders, closing: Semaphore::new(CLOSING), syncing: Arc::new(Semaphore::new(1)), faults }
     }
 
     #[cfg(test)]
@@ -277,6 +283,11 @@ struct Folders {
 impl Folders {
     fn new(root: PathBuf) -> Self {
         Self { root, named: Mutex::default() }
+    }
+
+    /// Where an object lies.
+    fn path(&self, key: &str) -> PathBuf {
+        self.root.join(key)
     }
 
     /// Makes the name of a new object durable, and the names of the folders above it that this process has not made

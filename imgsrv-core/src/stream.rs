@@ -11,13 +11,12 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use opendal::Buffer;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use crate::Result;
-use crate::hashing::{Hashes, PartHashes};
+use crate::checksums::{BLOCK, Checksums, in_block};
 use crate::memory::{Budget, Grant, LEAST};
-use crate::model::Etag;
-use crate::store::{Object, Store};
+use crate::store::Object;
+use crate::{Engine, Error, Result};
 
 /// A piece of an object: bytes `start..end` of it.
 #[derive(Clone, Debug)]
@@ -25,8 +24,8 @@ pub(crate) struct Piece {
     pub key: String,
     pub start: u64,
     pub end: u64,
-    /// What its bytes are checked by; that of an object is of use for the whole of it only.
-    pub etag: Option<Etag>,
+    /// How many bytes the whole object has.
+    pub of: u64,
 }
 
 /// What is wrong with a piece.
@@ -57,37 +56,60 @@ impl std::fmt::Debug for BlobStream {
 /// How a store is read.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// The largest chunk. With the one that is read ahead a transfer holds twice as much.
+    /// The largest chunk: bytes.
     chunk_max: usize,
-    /// A chunk that takes a reader longer than this is followed by the smallest, and nothing is read ahead.
+    /// How many chunks are read ahead, besides the one that a transfer holds.
+    ahead: usize,
+    /// Behind a chunk that takes a reader longer than this nothing more is read ahead, and then come the smallest.
     keeps_up: Duration,
 }
 
-const LOCAL: Pace = Pace { chunk_max: 3 << 19, keeps_up: Duration::from_millis(20) };
+const LOCAL: Pace = Pace { chunk_max: 3 << 19, ahead: 1, keeps_up: Duration::from_millis(20) };
 
-/// Each chunk costs a round trip, which even a reader of some MB/s should not wait for.
-const REMOTE: Pace = Pace { chunk_max: 8 << 20, keeps_up: Duration::from_millis(200) };
+/// A worker hashes as fast as it is given bytes, and there are few of them: larger chunks cost less each byte.
+const LOCAL_WORKER: Pace = Pace { chunk_max: 4 << 20, keeps_up: Duration::from_millis(200), ..LOCAL };
 
-/// Reads pieces one chunk ahead of whoever takes them.
+/// Each chunk costs a round trip, which even a reader of some MB/s should not wait for, and a store gives two at once
+/// faster than one after the other.
+const REMOTE: Pace = Pace { chunk_max: 8 << 20, ahead: 2, keeps_up: Duration::from_millis(200) };
+
+/// How long a transfer that has begun waits for the database, and how often it asks.
+const PATIENCE: Duration = Duration::from_mins(1);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Somebody to whom other bytes than those that were stored must not be given.
+    Reader,
+    /// A worker that hashes them, to find out what they are.
+    Worker,
+}
+
+/// Who reads, and whether anything was given yet.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    by: By,
+    has_begun: bool,
+}
+
+/// Reads pieces ahead of whoever takes them.
 pub(crate) struct Reading {
-    store: Arc<Store>,
+    engine: Engine,
     budget: Budget,
     pieces: VecDeque<Piece>,
+    by: By,
     pace: Pace,
     chunk: usize,
     /// What the front piece is of.
     object: Option<Arc<Object>>,
-    ahead: Option<Ahead>,
-    /// Of the piece that is being read, as far as it has been given.
-    hashes: PartHashes,
+    ahead: VecDeque<Ahead>,
     given_at: Option<Instant>,
 }
 
 struct Ahead {
     piece: Piece,
-    /// Whether the piece ends with it.
-    ends: bool,
-    read: JoinHandle<Result<Option<Buffer>>>,
+    read: JoinHandle<Result<Result<Buffer, Flaw>>>,
     grant: Grant,
 }
 
@@ -100,73 +122,77 @@ pub(crate) enum Next {
 
 impl Reading {
     /// Begins to read `pieces`.
-    pub(crate) fn new(store: Arc<Store>, budget: Budget, pieces: VecDeque<Piece>) -> Self {
-        let pace = if store.is_remote() { REMOTE } else { LOCAL };
+    pub(crate) fn new(engine: &Engine, pieces: VecDeque<Piece>, by: By) -> Self {
+        let is_remote = engine.store().is_remote();
+        let (budget, pace) = match by {
+            By::Reader => (&engine.memory().outbound, if is_remote { REMOTE } else { LOCAL }),
+            By::Worker => (&engine.memory().inbound, if is_remote { REMOTE } else { LOCAL_WORKER }),
+        };
         Self {
-            store,
-            budget,
+            engine: engine.clone(),
+            budget: budget.clone(),
             pieces,
+            by,
             pace,
             chunk: LEAST,
             object: None,
-            ahead: None,
-            hashes: no_hashes(),
+            ahead: VecDeque::new(),
             given_at: None,
         }
     }
 
-    /// Waits for the next chunk and begins to read the one after it.
+    /// Waits for the next chunk and begins to read what follows.
     pub(crate) async fn next(&mut self) -> Result<Next> {
         let keeps_up = self.given_at.is_none_or(|given_at| given_at.elapsed() < self.pace.keeps_up);
         if self.given_at.is_some() {
             self.chunk = if keeps_up { (self.chunk * 2).min(self.pace.chunk_max) } else { LEAST };
         }
-        let ahead = match self.ahead.take() {
-            Some(ahead) => Some(ahead),
-            None if self.pieces.is_empty() => None,
-            None => {
-                let grant = self.budget.up_to(self.chunk).await;
-                self.begin(grant)
-            }
-        };
-        let Some(Ahead { piece, ends, read, grant }) = ahead else { return Ok(Next::End) };
-        let buffer = read.await.map_err(|err| crate::Error::internal("reading an object", err))??;
-        let Some(buffer) = buffer else { return Ok(Next::Broken(Flaw::Missing, piece)) };
-        if !self.is_as_it_was(&piece, &buffer, ends) {
-            return Ok(Next::Broken(Flaw::Changed, piece));
+        if self.ahead.is_empty() && !self.pieces.is_empty() {
+            let grant = self.budget.up_to(self.wanted()).await;
+            self.begin(grant);
         }
+        let Some(Ahead { piece, read, grant }) = self.ahead.pop_front() else { return Ok(Next::End) };
+        let buffer = match read.await.map_err(|err| Error::internal("reading an object", err))?? {
+            Ok(buffer) => buffer,
+            Err(flaw) => return Ok(Next::Broken(flaw, piece)),
+        };
         // For a reader that is slow anyway nothing is read ahead: memory is for those that are not.
-        self.ahead = if keeps_up { self.budget.more(self.chunk).and_then(|grant| self.begin(grant)) } else { None };
+        let ahead = if keeps_up { self.pace.ahead } else { 0 };
+        while self.ahead.len() < ahead
+            && !self.pieces.is_empty()
+            && let Some(grant) = self.budget.more(self.wanted())
+        {
+            self.begin(grant);
+        }
         self.given_at = Some(Instant::now());
         Ok(Next::Chunk(buffer, grant))
     }
 
-    /// Whether the piece may still be what it was. Its last chunk tells, so that one is not given before it is known.
-    fn is_as_it_was(&mut self, piece: &Piece, chunk: &Buffer, ends: bool) -> bool {
-        let Some(etag) = &piece.etag else { return true };
-        for bytes in chunk.clone() {
-            self.hashes.update(&bytes);
-        }
-        !ends || std::mem::replace(&mut self.hashes, no_hashes()).etag() == *etag
+    /// How much the next chunk is to hold: bytes, no more than there are of its object.
+    fn wanted(&self) -> usize {
+        let left = self.pieces.front().map_or(0, |front| front.end - start_of_block(front.start));
+        usize::try_from(left).unwrap_or(usize::MAX).min(self.chunk)
     }
 
-    fn begin(&mut self, grant: Grant) -> Option<Ahead> {
-        let front = self.pieces.front_mut()?;
-        let end = front.end.min(front.start + grant.bytes() as u64);
-        let piece = Piece { start: front.start, end, ..front.clone() };
+    fn begin(&mut self, grant: Grant) {
+        let Some(front) = self.pieces.front_mut() else { return };
+        let end = front.end.min(start_of_block(front.start) + grant.bytes() as u64);
+        let piece = Piece { end, ..front.clone() };
         front.start = end;
-        let ends = front.start == front.end;
         let object = self.object.take().unwrap_or_else(|| Arc::new(Object::new(piece.key.clone())));
-        let read = {
-            let (store, object) = (Arc::clone(&self.store), Arc::clone(&object));
-            tokio::spawn(async move { store.read(&object, piece.start, piece.end).await })
-        };
-        if ends {
+        if front.start == front.end {
             self.pieces.pop_front();
         } else {
-            self.object = Some(object);
+            self.object = Some(Arc::clone(&object));
         }
-        Some(Ahead { piece, ends, read, grant })
+        let (engine, blocks) = (self.engine.clone(), blocks(&piece));
+        let how = How { by: self.by, has_begun: self.given_at.is_some() };
+        let (before, behind) = (in_block(piece.start), in_block(blocks.end - piece.end));
+        let read = tokio::spawn(async move {
+            let read = engine.read_blocks(&object, blocks, how).await?;
+            Ok(read.map(|buffer| buffer.slice(before..buffer.len() - behind)))
+        });
+        self.ahead.push_back(Ahead { piece, read, grant });
     }
 
     /// The rest as a stream, after a first chunk that was read to see whether there is anything to give.
@@ -209,6 +235,44 @@ impl Reading {
     }
 }
 
-fn no_hashes() -> PartHashes {
-    PartHashes::new(None, false)
+/// The bytes of the blocks that a piece touches.
+fn blocks(piece: &Piece) -> Range<u64> {
+    start_of_block(piece.start)..piece.end.next_multiple_of(BLOCK as u64).min(piece.of)
+}
+
+fn start_of_block(at: u64) -> u64 {
+    at - at % BLOCK as u64
+}
+
+impl Engine {
+    async fn read_blocks(&self, object: &Object, at: Range<u64>, how: How) -> Result<Result<Buffer, Flaw>> {
+        let read = self.store().read(object, at.start, at.end);
+        if how.by == By::Worker {
+            return Ok(read.await?.ok_or(Flaw::Missing));
+        }
+        let key = object.key();
+        let (read, checksums) = tokio::try_join!(read, self.checksums_in_time(key, how.has_begun))?;
+        // A deleted object leaves no row.
+        let (Some(buffer), Some(checksums)) = (read, checksums) else { return Ok(Err(Flaw::Missing)) };
+        if checksums.agree(at.start, buffer.clone()) {
+            return Ok(Ok(buffer));
+        }
+        if self.checksums_again(key).await?.is_some_and(|again| again.agree(at.start, buffer.clone())) {
+            tracing::error!(key, "the checksums of an object were spoilt in memory");
+            return Ok(Ok(buffer));
+        }
+        tracing::error!(key, start = at.start, end = at.end, "bytes of an object differ from its checksums");
+        Ok(Err(Flaw::Changed))
+    }
+
+    /// The checksums of an object. A transfer that has begun waits for a database that is away for a moment.
+    async fn checksums_in_time(&self, key: &str, has_begun: bool) -> Result<Option<Checksums>> {
+        let begun = Instant::now();
+        loop {
+            match self.checksums(key).await {
+                Err(err) if has_begun && err.retryable() && begun.elapsed() < PATIENCE => sleep(ASK_AGAIN).await,
+                answer => return answer,
+            }
+        }
+    }
 }

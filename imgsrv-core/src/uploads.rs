@@ -35,14 +35,11 @@ impl Engine {
             engine
                 .db()
                 .tx("begin_upload", async |tx| {
-                    let known = engine.cite(tx, &new.expected_digest).await?;
-                    if known {
-                        let size = blobs::get(tx, &new.expected_digest).await?.size;
-                        if size != new.expected_size {
-                            return Err(wrong_size(new.expected_size, size));
-                        }
-                    }
-                    let state = if known { UploadState::Ready } else { UploadState::Created };
+                    let state = match engine.cite(tx, &new.expected_digest).await? {
+                        Some(size) if size != new.expected_size => return Err(wrong_size(new.expected_size, size)),
+                        Some(_) => UploadState::Ready,
+                        None => UploadState::Created,
+                    };
                     let upload = Upload::begun(new, id, state, now, ttl);
                     uploads::insert(tx, upload.clone()).await?;
                     engine.record(tx, Change::new(Subject::Upload, id, "begun").to(state)).await?;
@@ -186,13 +183,14 @@ impl Engine {
     async fn take_segments(&self, tx: &Tx, upload: &Upload) -> Result<bool> {
         let now = self.clock().now();
         let digest = &upload.expected_digest;
-        if self.cite(tx, digest).await? {
+        if self.cite(tx, digest).await?.is_some() {
             return Ok(false);
         }
         if let Some(before) = blobs::heal(tx, digest, now).await? {
             blobs::drop_segments(tx, digest, now + SERVED_GRACE).await?;
             blobs::checked(tx, digest, now).await?;
-            self.record(tx, Change::new(Subject::Blob, digest, "healed").from(before).to(BlobState::Live)).await?;
+            self.record(tx, Change::new(Subject::Blob, digest, "healed").from(before.state).to(BlobState::Live))
+                .await?;
             return Ok(true);
         }
         if blobs::insert(tx, digest, upload.expected_size, upload.media_type_hint.clone(), now, now + SCRUB_AGAIN)
@@ -201,7 +199,7 @@ impl Engine {
             self.record(tx, Change::new(Subject::Blob, digest, "created").to(BlobState::Live)).await?;
             return Ok(true);
         }
-        if self.cite(tx, digest).await? {
+        if self.cite(tx, digest).await?.is_some() {
             return Ok(false);
         }
         Err(Error::changed_meanwhile("the blob"))

@@ -77,12 +77,7 @@ impl Engine {
         segments: &[blob_segment::Model],
         rate: Option<NonZeroU64>,
     ) -> Result<Option<Digest>> {
-        let mut pieces = pieces(segments, &(0..size))?;
-        // What it is that it has instead is to be told.
-        for piece in &mut pieces {
-            piece.etag = None;
-        }
-        match self.hash_pieces(HashChain::default(), pieces, rate).await? {
+        match self.hash_pieces(HashChain::default(), pieces(segments, &(0..size))?, rate).await? {
             Ok(found) => Ok(Some(found)),
             Err(piece) => {
                 self.note_missing(digest.clone(), piece.key).await;
@@ -123,8 +118,14 @@ impl Engine {
         if !self.doubted().insert(digest.clone()) {
             return;
         }
-        if let Err(err) = self.verify_blob(digest).await {
-            tracing::error!(error = err.chain(), %digest, "a blob that was read wrong could not be verified");
+        match self.verify_blob(digest).await {
+            Ok(Verdict::Whole) => {
+                tracing::error!(%digest, "a blob that was read wrong is whole: its checksums are not, or it was read wrong once");
+            }
+            Ok(_) => {}
+            Err(err) => {
+                tracing::error!(error = err.chain(), %digest, "a blob that was read wrong could not be verified");
+            }
         }
         self.doubted().remove(digest);
     }

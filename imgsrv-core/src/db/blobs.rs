@@ -15,25 +15,25 @@ use super::{Tx, db_error, from_column, hit, hit_row, parts, to_column};
 use crate::model::{Blob, BlobState, Digest, MediaType, UploadId, VersionState};
 use crate::{Error, Resource, Result};
 
-/// Cites a blob: makes it live, if it can be used; the state that it was in. The first statement of whatever relies on
-/// the blob.
-pub(crate) async fn cite(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<Option<BlobState>> {
+/// Cites a blob: makes it live, if it can be used; the blob in the state that it was in. The first statement of whatever
+/// relies on the blob.
+pub(crate) async fn cite(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<Option<Blob>> {
     revive(tx, digest, BlobState::CITABLE, now).await
 }
 
-/// Takes a blob whose old bytes count as absent back to life; the state that it was in. Its segments must be replaced in
-/// the same transaction.
-pub(crate) async fn heal(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<Option<BlobState>> {
+/// Takes a blob whose old bytes count as absent back to life; the blob in the state that it was in. Its segments must be
+/// replaced in the same transaction.
+pub(crate) async fn heal(tx: &Tx, digest: &Digest, now: DateTime<Utc>) -> Result<Option<Blob>> {
     revive(tx, digest, &[BlobState::Damaged, BlobState::Quarantined, BlobState::Deleting], now).await
 }
 
-async fn revive(tx: &Tx, digest: &Digest, from: &[BlobState], now: DateTime<Utc>) -> Result<Option<BlobState>> {
+async fn revive(tx: &Tx, digest: &Digest, from: &[BlobState], now: DateTime<Utc>) -> Result<Option<Blob>> {
     let guard = guarded(digest, from).col_expr(blob::Column::LastUsedAt, Expr::value(now));
-    let left = hit_row(tx, guard).await?.map(|row| row.state);
-    if left.is_some_and(|state| state != BlobState::Live) {
+    let Some(left) = hit_row(tx, guard).await? else { return Ok(None) };
+    if left.state != BlobState::Live {
         hit(tx, moved(digest, BlobState::Live)).await?;
     }
-    Ok(left)
+    left.try_into().map(Some)
 }
 
 /// Locks a blob that is in one of these states, and nothing else; the state that it is in.
@@ -119,8 +119,8 @@ pub(crate) async fn scrub_again(tx: &Tx, digest: &Digest, at: DateTime<Utc>) -> 
 pub(crate) async fn insert_segments(tx: &Tx, digest: &Digest, upload: UploadId) -> Result<()> {
     let insert = Statement::from_sql_and_values(
         tx.get_database_backend(),
-        "insert into blob_segments (digest, start, size, key, etag) \
-         select $1, sum(size) over (order by number) - size, size, key, etag \
+        "insert into blob_segments (digest, start, size, key) \
+         select $1, sum(size) over (order by number) - size, size, key \
          from parts where upload_id = $2 and size > 0",
         [digest.clone().into(), upload.into()],
     );

@@ -80,14 +80,27 @@ pub(crate) async fn insert_attempt(tx: &Tx, row: part_attempt::Model) -> Result<
     Ok(())
 }
 
+/// The checksums of an object that was stored.
+pub(crate) async fn checksums(db: &impl ConnectionTrait, key: &str) -> Result<Option<Vec<u8>>> {
+    part_attempt::Entity::find_by_id(key)
+        .select_only()
+        .column(part_attempt::Column::Checksums)
+        .into_tuple::<Option<Vec<u8>>>()
+        .one(db)
+        .await
+        .map(Option::flatten)
+        .map_err(db_error)
+}
+
 pub(crate) async fn attempt(db: &impl ConnectionTrait, key: &str) -> Result<Option<part_attempt::Model>> {
     part_attempt::Entity::find_by_id(key).one(db).await.map_err(db_error)
 }
 
 /// `writing → stored`.
-pub(crate) async fn attempt_stored(tx: &Tx, key: &str) -> Result<bool> {
+pub(crate) async fn attempt_stored(tx: &Tx, key: &str, checksums: Vec<u8>) -> Result<bool> {
     let update = part_attempt::Entity::update_many()
         .col_expr(part_attempt::Column::State, Expr::value(AttemptState::Stored))
+        .col_expr(part_attempt::Column::Checksums, Expr::value(checksums))
         .filter(part_attempt::Column::Key.eq(key))
         .filter(part_attempt::Column::State.eq(AttemptState::Writing));
     hit(tx, update).await

@@ -1,7 +1,7 @@
 //! The steps of publish jobs. Each write follows one that locked the job.
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, ExprTrait, Func};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, Query};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use super::entity::publish_step::{ActiveModel, Column, Entity, Model};
@@ -9,15 +9,14 @@ use super::{Tx, db_error, from_column, hit};
 use crate::model::{JobId, Step, StepId, StepState};
 use crate::{Error, Result};
 
+/// The steps of a new job: id, place and name of each.
 pub(crate) async fn insert(
     tx: &Tx,
-    id: StepId,
     job: JobId,
-    name: &str,
-    sequence: i32,
+    steps: impl Iterator<Item = (StepId, i32, &str)>,
     now: DateTime<Utc>,
 ) -> Result<()> {
-    let row = ActiveModel {
+    let rows = steps.map(|(id, sequence, name)| ActiveModel {
         id: Set(id),
         job_id: Set(job),
         name: Set(name.to_owned()),
@@ -30,8 +29,8 @@ pub(crate) async fn insert(
         finished_at: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
-    };
-    Entity::insert(row).exec_without_returning(tx).await.map_err(db_error)?;
+    });
+    Entity::insert_many(rows).exec_without_returning(tx).await.map_err(db_error)?;
     Ok(())
 }
 
@@ -41,8 +40,16 @@ pub(crate) async fn of_job(db: &impl ConnectionTrait, job: JobId) -> Result<Vec<
     rows.into_iter().map(Step::try_from).collect()
 }
 
-/// The step's turn has come, once more if it came before.
-pub(crate) async fn start(tx: &Tx, id: StepId, now: DateTime<Utc>) -> Result<()> {
+/// The turn of the first step has come that is not done, once more if it came before.
+pub(crate) async fn start_next(tx: &Tx, job: JobId, now: DateTime<Utc>) -> Result<()> {
+    let next = Query::select()
+        .column(Column::Id)
+        .from(Entity)
+        .and_where(Expr::col(Column::JobId).eq(job))
+        .and_where(Expr::col(Column::State).ne(StepState::Succeeded))
+        .order_by(Column::Sequence, sea_orm::Order::Asc)
+        .limit(1)
+        .to_owned();
     let update = Entity::update_many()
         .col_expr(Column::State, Expr::value(StepState::Running))
         .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
@@ -50,7 +57,7 @@ pub(crate) async fn start(tx: &Tx, id: StepId, now: DateTime<Utc>) -> Result<()>
         .col_expr(Column::FinishedAt, Expr::value(Option::<DateTime<Utc>>::None))
         .col_expr(Column::FailureMessage, Expr::value(Option::<String>::None))
         .col_expr(Column::UpdatedAt, Expr::value(now))
-        .filter(Column::Id.eq(id));
+        .filter(Expr::col(Column::Id).eq(Expr::SubQuery(None, Box::new(next.into()))));
     hit(tx, update).await?;
     Ok(())
 }

@@ -4,11 +4,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{FINALIZE_PUBLISH, StepContext, StepError, StepOutput, version_of};
 use crate::db::jobs::Claimed;
-use crate::db::{Tx, artifacts, catalog, jobs, steps};
+use crate::db::{artifacts, catalog, jobs, steps};
 use crate::engine::Change;
 use crate::error::chain;
 use crate::model::{
-    JobId, JobOutcome, JobState, Manifest, Step, StepState, Subject, VersionEvent, VersionState, has_nul, without_nul,
+    JobOutcome, JobState, Manifest, Step, StepState, Subject, VersionEvent, VersionState, has_nul, without_nul,
 };
 use crate::runner::{Failure, Performed};
 use crate::{Condition, Engine, Error, Result};
@@ -24,8 +24,12 @@ impl Engine {
         let (image, version) = catalog::version_by_id(self.db().reader(), id).await?;
         let artifacts = artifacts::entries(self.db().reader(), id).await?;
         let manifest = Manifest { image, version, artifacts };
-        let Some(mut current) = self.begin_step(job).await? else { return Ok(Performed::LeaseLost) };
+        let mut steps = steps::of_job(self.db().reader(), job.id).await?;
         loop {
+            let is_open = |step: &Step| !matches!(step.state, StepState::Succeeded | StepState::Skipped);
+            // Somebody else has brought the job to its end meanwhile.
+            let Some(open) = steps.iter().position(is_open) else { return Ok(Performed::LeaseLost) };
+            let current = steps[open].clone();
             if current.name == FINALIZE_PUBLISH {
                 return self.finalize_publish(job, &current, &manifest).await;
             }
@@ -33,8 +37,7 @@ impl Engine {
                 let reason = format!("this node does not have the step {}", current.name);
                 return Err(Failure::Retry(reason));
             };
-            let done = steps::of_job(self.db().reader(), job.id).await?;
-            let cx = StepContext { engine: self, manifest: &manifest, steps: &done, cancelled };
+            let cx = StepContext { engine: self, manifest: &manifest, steps: &steps, cancelled };
             let output = match step.run(&cx).await {
                 Ok(output) if output.as_ref().is_some_and(has_nul) => {
                     let reason =
@@ -49,33 +52,15 @@ impl Engine {
                     return Err(Failure::Retry(chain(err.as_ref())));
                 }
             };
-            current = match self.next_step(job, &current, output).await? {
-                Some(next) => next,
-                None => return Ok(Performed::LeaseLost),
-            };
+            if !self.next_step(job, &current, output.clone()).await? {
+                return Ok(Performed::LeaseLost);
+            }
+            steps[open] = Step { state: StepState::Succeeded, output, ..current };
         }
     }
 
-    /// Starts the first step that is not done; `None` when the lease is lost.
-    async fn begin_step(&self, job: &Claimed) -> Result<Option<Step>> {
-        let job = job.clone();
-        self.detached(|engine| async move {
-            let now = engine.clock().now();
-            engine
-                .db()
-                .tx("begin_step", async |tx| {
-                    if !jobs::hold(tx, &job, now).await? {
-                        return Ok(None);
-                    }
-                    start_first_open(tx, job.id, now).await
-                })
-                .await
-        })
-        .await
-    }
-
-    /// "Step done" and "next step running" are one write; `None` when the lease is lost.
-    async fn next_step(&self, job: &Claimed, done: &Step, output: StepOutput) -> Result<Option<Step>> {
+    /// "Step done" and "next step running" are one write; `false` when the lease is lost.
+    async fn next_step(&self, job: &Claimed, done: &Step, output: StepOutput) -> Result<bool> {
         let (job, done) = (job.clone(), done.id);
         self.detached(|engine| async move {
             let now = engine.clock().now();
@@ -83,10 +68,11 @@ impl Engine {
                 .db()
                 .tx("next_step", async |tx| {
                     if !jobs::hold(tx, &job, now).await? {
-                        return Ok(None);
+                        return Ok(false);
                     }
                     steps::succeed(tx, done, output, now).await?;
-                    start_first_open(tx, job.id, now).await
+                    steps::start_next(tx, job.id, now).await?;
+                    Ok(true)
                 })
                 .await
         })
@@ -172,14 +158,6 @@ impl Engine {
         })
         .await
     }
-}
-
-async fn start_first_open(tx: &Tx, job: JobId, now: chrono::DateTime<chrono::Utc>) -> Result<Option<Step>> {
-    let steps = steps::of_job(tx, job).await?;
-    let first = steps.into_iter().find(|step| step.state != StepState::Succeeded);
-    let first = first.ok_or_else(|| Error::bug("a publish job that is open has no open step"))?;
-    steps::start(tx, first.id, now).await?;
-    Ok(Some(first))
 }
 
 fn explained(err: &Error) -> String {

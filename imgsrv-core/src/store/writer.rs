@@ -1,5 +1,6 @@
 //! An object on its way into the store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,10 @@ use crate::{Error, Result};
 /// What a store may take to say whether it has an object that it did not say it had. One that is away takes longer.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
+/// After how many bytes the disk is given what it has not got yet, so that the end of a large object does not have to wait
+/// for all of it.
+const SYNC_EARLY: u64 = 32 << 20;
+
 /// An object that is being written. What is dropped before it is finished is given up.
 ///
 /// opendal loses a writer when a call of it is dropped that it would repeat, and with the writer the only way to take
@@ -23,6 +28,7 @@ pub(crate) struct ObjectWriter<'a> {
     store: &'a Store,
     key: String,
     size: u64,
+    synced: u64,
     inner: Option<Unfinished>,
     /// A write for which nobody waited to its end.
     left: Option<JoinHandle<(Unfinished, Result<()>)>>,
@@ -31,7 +37,7 @@ pub(crate) struct ObjectWriter<'a> {
 impl<'a> ObjectWriter<'a> {
     pub(super) fn new(store: &'a Store, writer: opendal::Writer, key: &str) -> Self {
         let inner = Unfinished { writer: Some(writer), key: key.to_owned(), faults: store.faults.clone() };
-        Self { store, key: key.to_owned(), size: 0, inner: Some(inner), left: None }
+        Self { store, key: key.to_owned(), size: 0, synced: 0, inner: Some(inner), left: None }
     }
 
     /// Writes what follows; give it a MiB or more at a time.
@@ -52,7 +58,26 @@ impl<'a> ObjectWriter<'a> {
         self.left = None;
         let (inner, written) = ended.map_err(panicked)?;
         self.inner = Some(inner);
+        self.sync_early();
         written
+    }
+
+    /// Begins to sync what was written, unless another file is being synced: then the system finds the time for this one.
+    ///
+    /// That it fails does not matter here: Linux tells each handle of an error that came after it was opened, so the sync
+    /// at the end, through the handle that wrote, fails as well.
+    fn sync_early(&mut self) {
+        let Some(folders) = &self.store.folders else { return };
+        if self.size - self.synced < SYNC_EARLY {
+            return;
+        }
+        let Ok(permit) = Arc::clone(&self.store.syncing).try_acquire_owned() else { return };
+        self.synced = self.size;
+        let path = folders.path(&self.key);
+        tokio::task::spawn_blocking(move || {
+            std::fs::File::open(path).and_then(|file| file.sync_data()).ok();
+            drop(permit);
+        });
     }
 
     /// Closes the object, confirms its size and makes it durable.

@@ -13,7 +13,6 @@ pub const SITES: &[&str] = &[
     "add_artifact",
     "add_attachment",
     "begin_ingest",
-    "begin_step",
     "begin_upload",
     "blob_checked",
     "catalog",

@@ -41,6 +41,9 @@ pub(crate) struct Fixture {
     folder: TempDir,
 }
 
+/// What is checked at once: bytes.
+pub(crate) const BLOCK: usize = 64 << 10;
+
 /// A part under the least size would be refused in the middle; this one is just large enough.
 pub(crate) const PART: usize = imgsrv_core::PART_SIZE_MIN as usize;
 
@@ -248,16 +251,16 @@ impl Fixture {
             let key = object.key.replace(".00001.", &format!(".{number:05}."));
             let object_bytes = &whole[start..start + size];
             self.store.write(&key, object_bytes.to_vec()).await.expect("an object");
-            let etag = format!("{:016x}-{size}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, object_bytes));
+            let checksums = self.checksums(object_bytes);
             let columns = "upload_id, attempt, state, deletable_at, created_at";
             let attempt = format!(
-                "insert into part_attempts (key, number, {columns}) select '{key}', {number}, {columns} \
+                "insert into part_attempts (key, number, checksums, {columns}) \
+                 select '{key}', {number}, {checksums}, {columns} \
                  from part_attempts where key = '{}'",
                 object.key
             );
             let segment = format!(
-                "insert into blob_segments (digest, start, size, key, etag) \
-                 values ('{digest}', {start}, {size}, '{key}', '{etag}')"
+                "insert into blob_segments (digest, start, size, key) values ('{digest}', {start}, {size}, '{key}')"
             );
             assert_eq!(self.sql(&attempt).await.expect("an attempt"), 1);
             self.sql(&segment).await.expect("a segment");
@@ -267,6 +270,14 @@ impl Fixture {
         self.sql(&format!("delete from part_attempts where key = '{}'", object.key)).await.expect("an attempt less");
         self.store.delete(&object.key).await.expect("an object less");
         (digest, keys)
+    }
+
+    /// The checksums of an object, as SQL has them.
+    fn checksums(&self, object: &[u8]) -> String {
+        let ends = (1..=object.len().div_ceil(BLOCK)).map(|blocks| object.len().min(blocks * BLOCK));
+        let crc = |end| crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &object[..end]);
+        let hex: String = ends.map(|end| format!("{:016x}", crc(end))).collect();
+        if self.pair.is_postgres() { format!("'\\x{hex}'::bytea") } else { format!("x'{hex}'") }
     }
 
     /// A draft of a new image.

@@ -41,8 +41,8 @@ select uid(n), digest(n), 1000,
   case when n > 99500 then now() - interval '31 days' else now() - n * interval '25 seconds' end
 from generate_series(0, 99999) n;
 
-insert into part_attempts (key, upload_id, number, attempt, state, deletable_at, created_at)
-select object(n), uid(n), 1, 1, case when n between 1000 and 1299 then 'lost' else 'stored' end,
+insert into part_attempts (key, upload_id, number, attempt, state, checksums, deletable_at, created_at)
+select object(n), uid(n), 1, 1, case when n between 1000 and 1299 then 'lost' else 'stored' end, int8send(n),
   case when n between 1000 and 1299 then now() - interval '1 minute' end, now()
 from generate_series(0, 99999) n;
 
@@ -52,8 +52,8 @@ select uid(n), 1, 1, object(n), 1000, '0000000000000000-1000', now() from genera
 insert into blobs (digest, size, state, checked_at, last_used_at, scrub_at, created_at)
 select digest(n), 1000, 'live', now(), now(), now(), now() from generate_series(1300, 99999) n;
 
-insert into blob_segments (digest, start, size, key, etag)
-select digest(n), 0, 1000, object(n), '0000000000000000-1000' from generate_series(1300, 99999) n;
+insert into blob_segments (digest, start, size, key)
+select digest(n), 0, 1000, object(n) from generate_series(1300, 99999) n;
 
 -- What is finished, some before the month; what failed and is tried again later.
 insert into jobs (id, kind, subject, available_at, attempts, crashes, outcome, created_at, updated_at, started_at, finished_at)

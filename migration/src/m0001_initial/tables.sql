@@ -109,8 +109,11 @@ create table if not exists part_attempts (
   state text not null check (state in ('writing', 'stored', 'lost')),
   deletable_at timestamptz,
   created_at timestamptz not null,
+  -- CRC-64/NVME of its first 64 KiB, of its first 128 KiB and so on, the last one of the whole: eight bytes each.
+  checksums bytea,
   unique (upload_id, number, attempt),
-  check ((state = 'lost') = (deletable_at is not null))
+  check ((state = 'lost') = (deletable_at is not null)),
+  check (state <> 'stored' or checksums is not null)
 );
 create index if not exists part_attempts_lost on part_attempts (deletable_at, key) where deletable_at is not null;
 
@@ -149,7 +152,6 @@ create table if not exists blob_segments (
   start bigint not null check (start >= 0),
   size bigint not null check (size > 0),
   key text not null unique references part_attempts (key),
-  etag text not null,
   primary key (digest, start)
 );
 

@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::model::{Digest, Etag};
+use crate::model::Digest;
 
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "blob_segments")]
@@ -13,8 +13,6 @@ pub struct Model {
     pub start: i64,
     pub size: i64,
     pub key: String,
-    /// What the part had that the object was sent as: a checksum of its bytes.
-    pub etag: Etag,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

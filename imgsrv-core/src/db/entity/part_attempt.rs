@@ -26,6 +26,8 @@ pub struct Model {
     pub number: i32,
     pub attempt: i32,
     pub state: AttemptState,
+    /// Of its bytes, block by block, once it is stored.
+    pub checksums: Option<Vec<u8>>,
     pub deletable_at: Option<DateTimeUtc>,
     pub created_at: DateTimeUtc,
 }

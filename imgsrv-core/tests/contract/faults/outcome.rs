@@ -28,7 +28,11 @@ const QUESTIONS: &[(&str, &str)] = &[
     ),
     ("aliases", "select a.alias || ' ' || v.version from aliases a join versions v on v.id = a.version_id"),
     ("blobs", "select digest || ' ' || size || ' ' || state from blobs"),
-    ("segments", "select digest || ' ' || start || ' ' || size || ' ' || etag from blob_segments"),
+    (
+        "segments",
+        "select s.digest || ' ' || s.start || ' ' || s.size || ' ' || length(a.checksums) \
+         from blob_segments s join part_attempts a on a.key = s.key",
+    ),
     // A request that was repeated may have begun another session, which then came to nothing.
     ("sessions", "select distinct expected_digest || ' ' || state from uploads where state <> 'aborted'"),
     (
