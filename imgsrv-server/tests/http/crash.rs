@@ -11,6 +11,7 @@ mod faults;
 mod ledger;
 mod life;
 mod rows;
+mod seldom;
 mod settle;
 mod walk;
 

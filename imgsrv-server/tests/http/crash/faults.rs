@@ -1,11 +1,12 @@
 //! SIGKILL between each two effects: right before and right after every transaction and every call of the store that a
-//! story passes. `IMGSRV_TEST_FAULTS=all` tries each of them, early and late, and not only some.
+//! story passes. `IMGSRV_TEST_FAULTS=all` tries each of them, early and late, and not only some; names of sites, with commas
+//! between them, those.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
-use chrono::TimeDelta;
+use chrono::{SecondsFormat, TimeDelta};
 use futures_util::{StreamExt, stream};
 use imgsrv_core::sea_orm::ConnectionTrait;
 use imgsrv_core::testing::SITES;
@@ -17,6 +18,7 @@ use super::content::Content;
 use super::deployment::Deployment;
 use super::ledger::Shared;
 use super::life::{Cut, Life, Went};
+use super::seldom::{Tale, delete_objects, put_in_its_place, rotten};
 use super::walk::Walker;
 use super::{Story, let_time_pass, none, now, serving, variable};
 use crate::server::{Server, artifact, attachment, bytes, digest, id};
@@ -28,12 +30,15 @@ const SOME: [usize; 2] = [24, 6];
 const AT_ONCE: usize = 2;
 
 /// Long ago, for both databases.
-const LONG_AGO: &str = "2020-01-01T00:00:00.000000+00:00";
+pub(super) const LONG_AGO: &str = "2020-01-01T00:00:00.000000+00:00";
 
 /// An image of which the ledger knows nothing: what is done with it goes wrong on purpose.
-const SPARE: &str = "spare";
+pub(super) const SPARE: &str = "spare";
 
 on_both!(Deployment: killed_between_two_effects);
+
+/// What no store does that speaks S3.
+const FOLDERS_ONLY: [&str; 2] = ["store.room", "store.sync"];
 
 /// Where a process is told to kill itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,13 +53,14 @@ impl Fault {
         format!("{}:{}:{}", self.site, self.nth, self.moment)
     }
 
-    /// Each site at its first passing and at a later one, before it and after it.
+    /// Each site at its first passing and at a later one if there is one, before it and after it.
     fn all(random: &mut fastrand::Rng) -> Vec<Self> {
         let mut faults = Vec::new();
         for site in SITES {
             // A story passes the store's more often than others.
             let later = if site.starts_with("store.") { random.u32(2..20) } else { random.u32(2..4) };
-            for nth in [1, later] {
+            let passings = if Tale::of(site).is_some() { vec![1] } else { vec![1, later] };
+            for nth in passings {
                 faults.extend(["before", "after"].map(|moment| Self { site, nth, moment }));
             }
         }
@@ -66,9 +72,14 @@ async fn killed_between_two_effects(deployment: Deployment) {
     let seed = variable("IMGSRV_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
     let mut random = fastrand::Rng::with_seed(seed);
     let mut faults = Fault::all(&mut random);
-    if !std::env::var("IMGSRV_TEST_FAULTS").is_ok_and(|which| which == "all") {
-        random.shuffle(&mut faults);
-        faults.truncate(SOME[usize::from(!deployment.is_embedded())]);
+    let which = std::env::var("IMGSRV_TEST_FAULTS").ok();
+    match which.as_deref() {
+        None => {
+            random.shuffle(&mut faults);
+            faults.truncate(SOME[usize::from(!deployment.is_embedded())]);
+        }
+        Some("all") => {}
+        Some(sites) => faults.retain(|fault| sites.split(',').any(|site| site == fault.site)),
     }
     println!("{}: {} faults, IMGSRV_TEST_SEED={seed}", deployment.name(), faults.len());
     let story = Story::begin(deployment, seed).await;
@@ -93,9 +104,12 @@ async fn killed_between_two_effects(deployment: Deployment) {
     println!("never reached: {}", never.join(", "));
     none(&tried.iter().flat_map(|tried| tried.2.clone()).collect());
     assert!(killed > 0, "a story that passes none of {tried:?} proves nothing");
+    let known = |site: &&str| !story.deployment.is_embedded() && FOLDERS_ONLY.contains(site);
+    let never_tried = which.is_some() && !never.iter().all(known);
+    assert!(!never_tried, "a site that is never reached is never tried: {never:?}");
 }
 
-async fn sql(deployment: &Deployment, sql: &str) {
+pub(super) async fn sql(deployment: &Deployment, sql: &str) {
     let database = deployment.database().await;
     database.execute_unprepared(sql).await.expect(sql);
     database.close().await.expect("closed");
@@ -115,11 +129,16 @@ async fn try_out(prepared: &Deployment, token: Option<String>, fault: Fault) -> 
     let ledger = Shared::default();
     let mut command = serving(&deployment);
     command.env("IMGSRV_FAULT", fault.variable());
+    let tale = Tale::of(fault.site);
     let mut was_killed = true;
     if let Ok(mut server) = Server::try_spawn(command, deployment.folder.clone()) {
         let life = Life::new(server.client(token.clone()), ledger.clone(), TimeDelta::hours(24));
         life.ends();
-        let told = Teller::new(&deployment, &life).tell().await;
+        let mut teller = Teller::new(&deployment, &life);
+        let told = match tale {
+            Some(tale) => teller.tell_of(tale).await,
+            None => teller.tell().await,
+        };
         assert_ne!(told, Err(Cut::Expired), "{fault:?}");
         was_killed = told.is_err();
         if was_killed {
@@ -129,11 +148,17 @@ async fn try_out(prepared: &Deployment, token: Option<String>, fault: Fault) -> 
         }
     }
     if !was_killed {
-        make_due(&deployment, &ledger).await;
-        let mut command = deployment.program();
-        command.args(["--blob-retention=1h", "sweep"]).env("IMGSRV_FAULT", fault.variable());
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        was_killed = status.expect("the program").signal() == Some(9);
+        was_killed = match tale {
+            Some(Tale::AndIsVerified) => {
+                put_in_its_place(&deployment, &rotten()).await;
+                kills_itself(&deployment, &["verify"], fault)
+            }
+            Some(Tale::AndIsScrubbed) => is_killed_scrubbing(&deployment, token.clone(), fault).await,
+            _ => {
+                make_due(&deployment, &ledger).await;
+                kills_itself(&deployment, &["--blob-retention=1h", "sweep"], fault)
+            }
+        };
     }
     ledger.lock().kills += 1;
 
@@ -141,7 +166,10 @@ async fn try_out(prepared: &Deployment, token: Option<String>, fault: Fault) -> 
     let life = Life::new(server.client(token), ledger.clone(), TimeDelta::hours(24));
     let mut teller = Teller::new(&deployment, &life);
     teller.walker.settle().await.expect("it lives");
-    teller.repair().await.expect("it lives");
+    match tale {
+        Some(tale) => teller.repair_after(tale).await.expect("it lives"),
+        None => teller.repair().await.expect("it lives"),
+    }
     server.stop();
     let mut checker = Checker::look(&deployment).await;
     let mut findings = checker.check(&ledger, now(), &mut BTreeSet::new()).await;
@@ -157,6 +185,39 @@ async fn try_out(prepared: &Deployment, token: Option<String>, fault: Fault) -> 
         findings.len()
     );
     (was_killed, findings.into_iter().map(|finding| format!("{}: {finding}", fault.variable())).collect())
+}
+
+/// Whether a command does that is told to.
+fn kills_itself(deployment: &Deployment, arguments: &[&str], fault: Fault) -> bool {
+    let mut command = deployment.program();
+    command.args(arguments).env("IMGSRV_FAULT", fault.variable());
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.expect("the program").signal() == Some(9)
+}
+
+/// Whether a server is that reads what it has once more.
+async fn is_killed_scrubbing(deployment: &Deployment, token: Option<String>, fault: Fault) -> bool {
+    sql(deployment, &format!("update blobs set scrub_at = '{LONG_AGO}'")).await;
+    let mut command = serving(deployment);
+    command.arg("--scrub-rate=1GiB").env("IMGSRV_FAULT", fault.variable());
+    let mut server = match Server::try_spawn(command, deployment.folder.clone()) {
+        Ok(server) => server,
+        Err(ended) => {
+            assert!(ended.starts_with("signal: 9"), "{ended}");
+            return true;
+        }
+    };
+    let life = Life::new(server.client(token), Shared::default(), TimeDelta::hours(24));
+    life.ends();
+    let soon = (now() + TimeDelta::days(2)).to_rfc3339_opts(SecondsFormat::Micros, false);
+    let due = format!("select count(*) from blobs where scrub_at < '{soon}'");
+    let was_killed = Teller::new(deployment, &life).wait_until_none(&due).await.is_err();
+    if was_killed {
+        assert_eq!(server.ended().signal(), Some(9), "{fault:?}");
+    } else {
+        server.kill();
+    }
+    was_killed
 }
 
 /// Sessions are past their time, and a blob that nobody needs has had its week.
@@ -180,8 +241,8 @@ fn lost() -> Vec<u8> {
 }
 
 /// Who tells the story.
-struct Teller {
-    deployment: Deployment,
+pub(super) struct Teller {
+    pub(super) deployment: Deployment,
     walker: Walker,
 }
 
@@ -225,12 +286,12 @@ impl Teller {
         self.go_wrong().await
     }
 
-    fn life(&self) -> &Life {
+    pub(super) fn life(&self) -> &Life {
         &self.walker.life
     }
 
     /// Delivers bytes of which the ledger knows nothing.
-    async fn deliver(&self, bytes: &[u8]) -> Went<()> {
+    pub(super) async fn deliver(&self, bytes: &[u8]) -> Went<()> {
         let promise = json!({"expected_digest": digest(bytes), "expected_size_bytes": bytes.len()});
         let begun = self.life().post("/v1/uploads", &promise, &[200, 201]).await?;
         if begun.status == 200 {
@@ -262,9 +323,7 @@ impl Teller {
         self.life().call(Method::DELETE, &format!("{artifacts}/{added}"), &[204]).await?;
         self.life().post(&artifacts, &disk, &[201]).await?;
 
-        let hex = digest(&lost()).trim_start_matches("sha256:").to_owned();
-        let objects = format!("blobs/sha256/{}/{hex}/", &hex[..2]);
-        self.deployment.store().delete_with(&objects).recursive(true).await.expect("deleted");
+        delete_objects(&self.deployment, &digest(&lost())).await;
         let job = id(&self.life().call(Method::POST, &format!("{versions}/1/publish"), &[202]).await?.json());
         let path = format!("/v1/publish-jobs/{job}");
         self.life().wait_for(&path, &["failed"]).await?;
@@ -278,6 +337,12 @@ impl Teller {
 
     /// What an operator does about what went wrong.
     async fn repair(&self) -> Went<()> {
+        self.give_up_spare().await?;
+        self.deliver(&lost()).await
+    }
+
+    /// Deletes a version that cannot be published.
+    pub(super) async fn give_up_spare(&self) -> Went<()> {
         let path = format!("/v1/images/{SPARE}/versions/1");
         let answer = self.life().call(Method::GET, &path, &[200, 404]).await?;
         if answer.status == 200 {
@@ -290,6 +355,6 @@ impl Teller {
             }
             self.life().call(Method::DELETE, &path, &[204]).await?;
         }
-        self.deliver(&lost()).await
+        Ok(())
     }
 }
