@@ -3,6 +3,7 @@
 
 mod downloads;
 mod growth;
+mod many_parts;
 mod memory;
 mod requests;
 mod table;

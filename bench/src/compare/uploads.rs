@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use imgsrv_core::testing::Garage;
 
-use super::in_turn;
 use super::table::{Goal, Table};
+use super::{in_turn, many_parts};
 use crate::api::digest;
 use crate::http::Connection;
 use crate::latency::ms;
@@ -49,10 +49,11 @@ fn one_stream(table: &mut Table, rounds: u32) -> io::Result<()> {
 }
 
 fn completing(table: &mut Table, rounds: u32) -> io::Result<()> {
-    let imgsrv = Imgsrv::start(Deployment::Embedded)?;
+    let folder = tempfile::tempdir()?;
+    let imgsrv = Imgsrv::start_in(folder.path(), Deployment::Embedded)?;
     let target = imgsrv.target()?;
     let mut noise = Noise::new();
-    let [few, parts, parallel] = in_turn(rounds, |_| {
+    let [few, parts, most, parallel] = in_turn(rounds, |_| {
         noise.another();
         let few = upload(&target, &noise, 8, 8 * MIB)?;
         noise.another();
@@ -60,10 +61,18 @@ fn completing(table: &mut Table, rounds: u32) -> io::Result<()> {
         noise.another();
         // 200 parts make 4 GiB, about.
         let parts = upload(&target, &noise, 200, 20 * MIB)?;
-        Ok([ms(few.completing), ms(parts.completing), parallel.completing.as_secs_f64() / parallel.pass.as_secs_f64()])
+        noise.another();
+        let most = many_parts::complete(&mut target.publisher()?, folder.path(), &noise)?;
+        Ok([
+            ms(few.completing),
+            ms(parts.completing),
+            ms(most),
+            parallel.completing.as_secs_f64() / parallel.pass.as_secs_f64(),
+        ])
     })?;
     table.add("complete to ready, 8 parts in order, 64 MiB", few, "ms", Goal::AtMost(50.0));
     table.add("complete to ready, 200 parts in order, 4 GiB", parts, "ms", Goal::AtMost(50.0));
+    table.add("complete to ready, 10,000 parts in order", most, "ms", Goal::AtMost(500.0));
     table.add("complete to ready, 16 parts at once, beside one pass of SHA-256", parallel, "×", Goal::AtMost(1.2));
     Ok(())
 }
