@@ -298,10 +298,8 @@ impl Teller {
             return Ok(());
         }
         let path = format!("/v1/uploads/{}", id(&begun.json()));
-        let request = self.life().request(Method::PUT, &format!("{path}/parts/1")).body(bytes.to_vec());
-        let part = self.life().send(request, &[200]).await?.json();
-        let listed = json!({"parts": [{"number": 1, "etag": part["etag"], "size_bytes": part["size_bytes"]}]});
-        let done = self.life().post(&format!("{path}/complete"), &listed, &[200]).await?.json();
+        let part = self.part(&path, 1, bytes.to_vec(), 200).await?;
+        let done = self.complete(&path, &[part], &[200]).await?;
         assert_eq!(done["state"], "ready", "{done}");
         Ok(())
     }

@@ -89,7 +89,7 @@ impl Teller {
         Ok(format!("/v1/uploads/{}", id(&begun)))
     }
 
-    async fn part(&self, session: &str, number: u32, body: impl Into<Body>, expected: u16) -> Went<Value> {
+    pub(super) async fn part(&self, session: &str, number: u32, body: impl Into<Body>, expected: u16) -> Went<Value> {
         let request = self.life().request(Method::PUT, &format!("{session}/parts/{number}")).body(body);
         Ok(self.life().send(request, &[expected]).await?.json())
     }
@@ -114,13 +114,17 @@ impl Teller {
             Ok::<_, std::io::Error>(bytes)
         });
         let part = self.part(&session, 1, Body::wrap_stream(body), 200).await?;
-        self.complete(&session, &[part], "ready").await
+        self.complete_until(&session, &[part], "ready").await
     }
 
-    async fn complete(&self, session: &str, parts: &[Value], state: &str) -> Went<()> {
+    pub(super) async fn complete(&self, session: &str, parts: &[Value], expected: &[u16]) -> Went<Value> {
         let listed = |part: &Value| json!({"number": part["part_number"], "etag": part["etag"], "size_bytes": part["size_bytes"]});
         let listed = json!({"parts": parts.iter().map(listed).collect::<Vec<_>>()});
-        self.life().post(&format!("{session}/complete"), &listed, &[200, 202]).await?;
+        Ok(self.life().post(&format!("{session}/complete"), &listed, expected).await?.json())
+    }
+
+    async fn complete_until(&self, session: &str, parts: &[Value], state: &str) -> Went<()> {
+        self.complete(session, parts, &[200, 202]).await?;
         self.life().wait_for(session, &[state]).await?;
         Ok(())
     }
@@ -132,7 +136,7 @@ impl Teller {
         let second = self.part(&session, 2, content.part(2), 200).await?;
         let first = self.part(&session, 1, content.part(1), 200).await?;
         delete_objects(&self.deployment, &content.digest()).await;
-        self.complete(&session, &[first, second], "failed").await
+        self.complete_until(&session, &[first, second], "failed").await
     }
 
     /// Who begins an upload of bytes in many parts, which nobody has looked at for long, has them looked at.
@@ -143,7 +147,7 @@ impl Teller {
         for number in content.numbers() {
             parts.push(self.part(&session, number, content.part(number), 200).await?);
         }
-        self.complete(&session, &parts, "ready").await?;
+        self.complete_until(&session, &parts, "ready").await?;
         let digest = content.digest();
         sql(&self.deployment, &format!("update blobs set checked_at = '{LONG_AGO}' where digest = '{digest}'")).await;
         let promise = json!({"expected_digest": digest, "expected_size_bytes": content.size});
