@@ -3,12 +3,11 @@
 //! Objects are written once, under a key that nobody else writes, and are then read or deleted: nothing is copied,
 //! renamed, appended to or written conditionally, because stores differ in what they make of that.
 
+mod folders;
 mod writer;
 
-use std::collections::HashSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -21,6 +20,7 @@ use uuid::fmt::Hyphenated;
 
 pub(crate) use writer::ObjectWriter;
 
+use self::folders::Folders;
 use crate::faults::Faults;
 use crate::model::{Digest, PartNumber, UploadId};
 use crate::{Error, Result};
@@ -96,8 +96,6 @@ pub(crate) struct Store {
     operator: Operator,
     folders: Option<Folders>,
     closing: Semaphore,
-    /// Who has one has a file synced that is still being written.
-    syncing: Arc<Semaphore>,
     faults: Faults,
 }
 
@@ -127,7 +125,7 @@ impl Store {
     pub(crate) fn new(operator: Operator, faults: Faults) -> Self {
         let info = operator.info();
         let folders = (info.scheme() == "fs").then(|| Folders::new(PathBuf::from(info.root())));
-        Self { operator, folders, closing: Semaphore::new(CLOSING), syncing: Arc::new(Semaphore::new(1)), faults }
+        Self { operator, folders, closing: Semaphore::new(CLOSING), faults }
     }
 
     #[cfg(test)]
@@ -148,13 +146,7 @@ impl Store {
     pub(crate) async fn check_room(&self, min_free: u64) -> Result<()> {
         let Some(folders) = &self.folders else { return Ok(()) };
         let passing = self.faults.pass("store.room").await?;
-        let root = folders.root.clone();
-        let free = blocking(move || {
-            let stat = rustix::fs::statvfs(&root)?;
-            Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-        })
-        .await?;
-        if free < min_free { Err(Error::StorageFull) } else { passing.done(()) }
+        if folders.free().await? < min_free { Err(Error::StorageFull) } else { passing.done(()) }
     }
 
     /// Begins an object.
@@ -266,48 +258,6 @@ impl Store {
             return Err(wrong("what was written is not listed"));
         }
         self.delete(&key).await
-    }
-}
-
-/// How many folders are remembered as synced. To forget one costs another sync.
-const REMEMBERED: usize = 10_000;
-
-/// opendal syncs a file when it closes it, but not the folders that name it.
-#[derive(Debug)]
-struct Folders {
-    root: PathBuf,
-    /// Folders below the root whose names are durable.
-    named: Mutex<HashSet<PathBuf>>,
-}
-
-impl Folders {
-    fn new(root: PathBuf) -> Self {
-        Self { root, named: Mutex::default() }
-    }
-
-    /// Where an object lies.
-    fn path(&self, key: &str) -> PathBuf {
-        self.root.join(key)
-    }
-
-    /// Makes the name of a new object durable, and the names of the folders above it that this process has not made
-    /// durable yet: a name lies in the folder above, so that one is synced.
-    async fn sync_above(&self, key: &str) -> Result<()> {
-        let Some(folder) = Path::new(key).parent() else { return Ok(()) };
-        let new: Vec<PathBuf> = {
-            let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-            let below_root = folder.ancestors().take_while(|above| !above.as_os_str().is_empty());
-            below_root.filter(|above| !named.contains(*above)).map(Path::to_owned).collect()
-        };
-        let mut sync = vec![self.root.join(folder)];
-        sync.extend(new.iter().filter_map(|folder| folder.parent()).map(|above| self.root.join(above)));
-        blocking(move || sync.iter().try_for_each(|folder| std::fs::File::open(folder)?.sync_all())).await?;
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        if named.len() >= REMEMBERED {
-            named.clear();
-        }
-        named.extend(new);
-        Ok(())
     }
 }
 

@@ -1,6 +1,5 @@
 //! An object on its way into the store.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,22 +61,11 @@ impl<'a> ObjectWriter<'a> {
         written
     }
 
-    /// Begins to sync what was written, unless another file is being synced: then the system finds the time for this one.
-    ///
-    /// That it fails does not matter here: Linux tells each handle of an error that came after it was opened, so the sync
-    /// at the end, through the handle that wrote, fails as well.
     fn sync_early(&mut self) {
         let Some(folders) = &self.store.folders else { return };
-        if self.size - self.synced < SYNC_EARLY {
-            return;
+        if self.size - self.synced >= SYNC_EARLY && folders.sync_early(&self.key) {
+            self.synced = self.size;
         }
-        let Ok(permit) = Arc::clone(&self.store.syncing).try_acquire_owned() else { return };
-        self.synced = self.size;
-        let path = folders.path(&self.key);
-        tokio::task::spawn_blocking(move || {
-            std::fs::File::open(path).and_then(|file| file.sync_data()).ok();
-            drop(permit);
-        });
     }
 
     /// Closes the object, confirms its size and makes it durable.
