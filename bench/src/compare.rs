@@ -68,8 +68,17 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     }
 }
 
+/// Waits for the disk: what one has left to be written is not for the next to wait for.
+fn settle() {
+    rustix::fs::sync();
+}
+
 /// The median of some rounds of each of some measurements that take turns.
 fn in_turn<const N: usize>(rounds: u32, mut measure: impl FnMut(u32) -> io::Result<[f64; N]>) -> io::Result<[f64; N]> {
-    let rounds = (0..rounds).map(&mut measure).collect::<io::Result<Vec<_>>>()?;
+    let mut one = |round| {
+        settle();
+        measure(round)
+    };
+    let rounds = (0..rounds).map(&mut one).collect::<io::Result<Vec<_>>>()?;
     Ok(std::array::from_fn(|index| median(rounds.iter().map(|round| round[index]).collect())))
 }

@@ -17,8 +17,6 @@ pub(crate) struct Seen {
     pub(crate) cpu: Duration,
     /// The most memory of the largest process: KiB.
     pub(crate) peak_kib: u64,
-    /// What it had before.
-    pub(crate) before_kib: u64,
 }
 
 impl Watch {
@@ -38,10 +36,10 @@ impl Watch {
             // Makes the peak begin anew (proc(5)).
             fs::write(format!("/proc/{pid}/clear_refs"), "5").ok();
         }
-        let (before_kib, cpu, begun) = (self.memory("VmRSS:"), self.cpu(), Instant::now());
+        let (cpu, begun) = (self.cpu(), Instant::now());
         let done = what();
         let took = begun.elapsed();
-        (done, Seen { took, cpu: self.cpu().saturating_sub(cpu), peak_kib: self.memory("VmHWM:"), before_kib })
+        (done, Seen { took, cpu: self.cpu().saturating_sub(cpu), peak_kib: self.memory("VmHWM:") })
     }
 
     fn cpu(&self) -> Duration {

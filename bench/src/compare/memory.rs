@@ -3,33 +3,42 @@
 use std::io;
 
 use super::table::{Goal, Table};
-use crate::scenario::{MIB, Noise, download, upload, upload_at_once};
+use crate::scenario::{MIB, Noise, Target, download_many, upload, upload_at_once};
 use crate::server::{Deployment, Imgsrv};
-use crate::watch::Seen;
 
 const UPLOADS: usize = 100;
 const EACH: u64 = 256 * MIB;
 
+/// How many transfers are under way when it is seen what each of those adds that are more. What is there from the first
+/// ones on, and what an allocator keeps for each thread, is that of none of them.
+struct Load {
+    few: u32,
+    many: u32,
+}
+
 pub(crate) fn measure(table: &mut Table) -> io::Result<()> {
     let one = [
-        (Deployment::Embedded, 4.0, ["memory of an upload, folder", "memory of a download, folder"]),
-        (Deployment::Garage, 40.0, ["memory of an upload, Garage", "memory of a download, Garage"]),
+        (
+            Deployment::Embedded,
+            Load { few: 8, many: 40 },
+            4.0,
+            ["memory of an upload, folder", "memory of a download, folder"],
+        ),
+        (
+            Deployment::Garage,
+            Load { few: 1, many: 4 },
+            40.0,
+            ["memory of an upload, Garage", "memory of a download, Garage"],
+        ),
     ];
-    for (deployment, most, [up, down]) in one {
+    for (deployment, load, most, [up, down]) in one {
         let imgsrv = Imgsrv::start(deployment)?;
-        let (target, mut noise) = (imgsrv.target()?, Noise::new());
-        // What is there from the first transfer on is none of one transfer.
-        let first = upload(&target, &noise, 1, 64 * MIB)?;
-        let (_, path) = target.published(&first.digest, 64 * MIB)?;
-        download(target.address, &path)?;
-        noise.another();
-        let (uploaded, seen) = target.watch.during(|| upload(&target, &noise, 1, 512 * MIB));
-        let uploaded = uploaded?;
-        table.add(up, more(seen), "MiB", Goal::AtMost(most));
-        let (_, path) = target.published(&uploaded.digest, 512 * MIB)?;
-        let (downloaded, seen) = target.watch.during(|| download(target.address, &path));
-        downloaded?;
-        table.add(down, more(seen), "MiB", Goal::AtMost(most));
+        let target = imgsrv.target()?;
+        let (_, path) = target.published(&upload(&target, &Noise::new(), 1, EACH)?.digest, EACH)?;
+        let downloads = |times| download_many(target.address, &path, times).map(drop);
+        table.add(down, each_more(&target, &load, downloads)?, "MiB", Goal::AtMost(most));
+        let uploads = |blobs| upload_at_once(&target, blobs, EACH);
+        table.add(up, each_more(&target, &load, uploads)?, "MiB", Goal::AtMost(most));
     }
 
     let imgsrv = Imgsrv::start(Deployment::Embedded)?;
@@ -45,8 +54,13 @@ pub(crate) fn measure(table: &mut Table) -> io::Result<()> {
     Ok(())
 }
 
-fn more(seen: Seen) -> f64 {
-    mib(seen.peak_kib.saturating_sub(seen.before_kib))
+fn each_more(target: &Target, load: &Load, transfers: impl Fn(usize) -> io::Result<()>) -> io::Result<f64> {
+    let peak = |at_once: u32| {
+        let (done, seen) = target.watch.during(|| transfers(at_once as usize));
+        done.map(|()| mib(seen.peak_kib))
+    };
+    let (few, many) = (peak(load.few)?, peak(load.many)?);
+    Ok((many - few) / f64::from(load.many - load.few))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "it is printed")]

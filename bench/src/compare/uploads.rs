@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use imgsrv_core::testing::Garage;
 
 use super::table::{Goal, Table};
-use super::{in_turn, many_parts};
+use super::{in_turn, many_parts, settle};
 use crate::api::digest;
 use crate::http::Connection;
 use crate::latency::ms;
@@ -32,9 +32,12 @@ fn one_stream(table: &mut Table, rounds: u32) -> io::Result<()> {
         noise.another();
         let whole = digest(&noise.body(GIB), 1);
         let ours = upload(&target, &noise, 1, GIB)?;
+        settle();
         let theirs = time(|| registry.put(&whole, &noise.body(GIB)))?;
         let path = presigned.put(&format!("object-{round}"))?;
+        settle();
         let s3 = time(|| Connection::to(garage_address)?.ask("PUT", &path, "", &noise.body(GIB)))?;
+        settle();
         let least = time(|| Connection::to(bare.address)?.ask("PUT", "/", "", &noise.body(GIB)))?;
         let rate = |took| mb_per_s(GIB, took);
         Ok([rate(ours.sending + ours.completing), rate(theirs), rate(s3), rate(least)])
