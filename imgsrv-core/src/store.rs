@@ -84,7 +84,7 @@ pub(crate) struct Batches {
 }
 
 /// One is written while the next is received.
-const LOCAL: Batches = Batches { least: 32 << 10, most: 2 << 20, alive: 2 };
+const LOCAL: Batches = Batches { least: 32 << 10, most: 1 << 20, alive: 2 };
 
 /// A part of a multipart upload has at least 5 MiB (but the last), and opendal keeps one until it has the next. See
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
@@ -117,9 +117,6 @@ impl Object {
 
 /// How many files are synced at once: enough for a journal to take several in one go.
 const CLOSING: usize = 16;
-
-/// The end of a batch that the store is given apart: bytes.
-const TAIL: usize = 4 << 10;
 
 impl Store {
     pub(crate) fn new(operator: Operator, faults: Faults) -> Self {
@@ -232,7 +229,7 @@ impl Store {
     /// Names the store.
     pub(crate) async fn put_name(&self, name: Uuid) -> Result<()> {
         let mut writer = self.writer(&Key::Name.to_string()).await?;
-        writer.write(vec![Bytes::from(name.to_string())]).await?;
+        writer.write(Bytes::from(name.to_string())).await?;
         writer.finish().await
     }
 
@@ -246,7 +243,7 @@ impl Store {
         let key = Key::Probe(id).to_string();
         let wrong = |what: &str| Error::Unavailable { what: "store", source: what.into() };
         let mut writer = self.writer(&key).await?;
-        writer.write(vec![Bytes::from_static(b"imgsrv")]).await?;
+        writer.write(Bytes::from_static(b"imgsrv")).await?;
         writer.finish().await?;
         let read =
             self.read(&Object::new(key.clone()), 0, 6).await?.ok_or_else(|| wrong("what was written is not there"))?;

@@ -35,6 +35,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// A client that takes not a byte of an answer for so long is gone, and with it the memory that its answer holds.
 const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// How much of a request is received at once, and the most that its head may have: bytes. What is received is copied from
+/// there, for which it should still be in the cache of the core.
+const READ_AT_ONCE: usize = 256 << 10;
+
 /// Long enough not to burn a core while there are no file descriptors, short enough for nobody to notice otherwise.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -188,6 +192,7 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         // A client that has said all it wants to say still waits for its answer.
         .half_close(true)
+        .max_buf_size(READ_AT_ONCE)
         .serve_connection(TokioIo::new(io), service);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Store, TAIL, close_apart, store_error};
+use super::{Store, close_apart, store_error};
 use crate::faults::Faults;
 use crate::{Error, Result};
 
@@ -18,6 +18,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// After how many bytes the disk is given what it has not got yet, so that the end of a large object does not have to wait
 /// for all of it.
 const SYNC_EARLY: u64 = 32 << 20;
+
+/// tokio copies a piece that is written to a file and keeps as much memory as long as the file is open, which nobody counts:
+/// bytes.
+const PIECE: usize = 256 << 10;
 
 /// An object that is being written. What is dropped before it is finished is given up.
 ///
@@ -40,17 +44,15 @@ impl<'a> ObjectWriter<'a> {
     }
 
     /// Writes what follows; give it a MiB or more at a time.
-    pub(crate) async fn write(&mut self, mut bytes: Vec<Bytes>) -> Result<()> {
-        self.size += bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-        // opendal's fs keeps what it was given last until it is given more. Of a batch that shall be no more than a copy
-        // of its end, because nobody counts that memory any more once this answers.
-        let tail = match (&self.store.folders, bytes.last_mut()) {
-            (Some(_), Some(last)) => Bytes::copy_from_slice(&last.split_off(last.len().saturating_sub(TAIL))),
-            _ => Bytes::new(),
-        };
+    pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        self.size += bytes.len() as u64;
+        let mut pieces = Vec::with_capacity(bytes.len().div_ceil(PIECE));
+        while !bytes.is_empty() {
+            pieces.push(bytes.split_to(bytes.len().min(PIECE)));
+        }
         let mut inner = self.settled().await?;
         let writing = tokio::spawn(async move {
-            let written = inner.write([Buffer::from(bytes), Buffer::from(tail)]).await;
+            let written = inner.write(Buffer::from(pieces)).await;
             (inner, written)
         });
         let ended = self.left.insert(writing).await;
@@ -150,11 +152,9 @@ impl Unfinished {
         self.writer.as_mut().expect("only what ends its life takes it")
     }
 
-    async fn write(&mut self, buffers: [Buffer; 2]) -> Result<()> {
+    async fn write(&mut self, bytes: Buffer) -> Result<()> {
         let passing = self.faults.pass("store.write").await?;
-        for buffer in buffers.into_iter().filter(|buffer| !buffer.is_empty()) {
-            self.get().write(buffer).await.map_err(store_error)?;
-        }
+        self.get().write(bytes).await.map_err(store_error)?;
         passing.done(())
     }
 
