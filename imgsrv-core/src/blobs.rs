@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::db::entity::blob_segment;
-use crate::db::{Tx, blobs, from_column};
+use crate::db::{Tx, blobs, from_column, parts};
 use crate::engine::Change;
 use crate::model::{Blob, BlobState, Digest, Scope, Subject};
 use crate::stream::{BlobStream, By, Flaw, Next, Piece, Reading};
@@ -163,13 +163,13 @@ impl Engine {
             if whole {
                 self.repair(digest, &[BlobState::Damaged]).await?;
             } else {
-                self.note_checked(digest).await?;
+                self.note_checked(digest, Vec::new()).await?;
             }
             return Ok(whole);
         }
         let whole = self.check_objects(digest, &segments).await?;
         if blob.checked_at < self.clock().now() - NOTED_FOR {
-            self.note_checked(digest).await?;
+            self.note_checked(digest, Vec::new()).await?;
         }
         Ok(whole)
     }
@@ -192,11 +192,20 @@ impl Engine {
         .await
     }
 
-    pub(crate) async fn note_checked(&self, digest: &Digest) -> Result<()> {
+    /// Notes that a blob was found whole, and with it the right checksums of the objects that had wrong ones.
+    pub(crate) async fn note_checked(&self, digest: &Digest, mended: Vec<(String, Vec<u8>)>) -> Result<()> {
         let digest = digest.clone();
         self.detached(|engine| async move {
             let now = engine.clock().now();
-            engine.db().tx("blob_checked", async |tx| blobs::checked(tx, &digest, now).await).await
+            let tx = async |tx: &Tx| {
+                blobs::checked(tx, &digest, now).await?;
+                // Behind the blob, as everybody else holds them.
+                for (key, checksums) in &mended {
+                    parts::set_checksums(tx, key, checksums.clone()).await?;
+                }
+                Ok(())
+            };
+            engine.db().tx("blob_checked", tx).await
         })
         .await
     }

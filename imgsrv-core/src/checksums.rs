@@ -97,7 +97,8 @@ impl Checksums {
     }
 }
 
-/// The checksums of the objects that were read last. An object is written once, so they are never out of date.
+/// The checksums of the objects that were read last. An object is written once, so they are never out of date, unless they
+/// were wrong and are made anew: who finds bytes that differ from them asks the database again.
 #[derive(Debug)]
 pub(crate) struct Remembered(Cache<String, Checksums, Size>);
 

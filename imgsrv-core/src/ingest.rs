@@ -10,7 +10,8 @@ use crate::db::entity::part;
 use crate::db::jobs::Claimed;
 use crate::db::{from_column, jobs, parts, uploads};
 use crate::engine::Change;
-use crate::model::{Digest, HashChain, JobOutcome, Subject, UploadEvent, UploadId, UploadState};
+use crate::hashing::Hashes;
+use crate::model::{Digest, JobOutcome, Subject, UploadEvent, UploadId, UploadState};
 use crate::runner::{Failure, Performed};
 use crate::stream::{By, Next, Piece, Reading};
 use crate::uploads::verified_prefix;
@@ -80,20 +81,20 @@ impl Engine {
                 Ok(Piece { key: part.key.clone(), start: 0, end: size, of: size })
             })
             .collect::<Result<_>>()?;
-        self.hash_pieces(chain.unwrap_or_default(), pieces, None).await?.map_err(|piece| {
+        let hashed = self.hash_pieces(chain.unwrap_or_default(), pieces, None).await?;
+        hashed.map(|chain| chain.digest()).map_err(|piece| {
             tracing::error!(key = piece.key, "an object of an upload is missing or short");
             Failure::Reject("bytes of the upload were lost in the store: send them again".to_owned())
         })
     }
 
-    /// The digest of what was hashed and these pieces behind it, or the piece that is broken. Reads at most `rate` bytes
-    /// a second.
-    pub(crate) async fn hash_pieces(
+    /// Feeds these pieces to `hashes`, or gives the piece that is broken. Reads at most `rate` bytes a second.
+    pub(crate) async fn hash_pieces<H: Hashes>(
         &self,
-        mut chain: HashChain,
+        mut hashes: H,
         pieces: VecDeque<Piece>,
         rate: Option<NonZeroU64>,
-    ) -> Result<std::result::Result<Digest, Piece>> {
+    ) -> Result<std::result::Result<H, Piece>> {
         let (begun, mut read) = (Instant::now(), 0);
         let mut reading = Reading::new(self, pieces, By::Worker);
         let mut next = reading.next().await?;
@@ -102,18 +103,18 @@ impl Engine {
                 Next::Chunk(buffer, grant) => {
                     read += buffer.len() as u64;
                     let hash = async {
-                        let hashed = self.hashing().feed(chain, buffer.collect()).await;
+                        let fed = self.hashing().feed(hashes, buffer.collect()).await;
                         drop(grant);
-                        hashed
+                        fed
                     };
                     // The next chunk may have to wait for memory. The hash does not, so what it holds comes free.
-                    (chain, next) = tokio::try_join!(hash, reading.next())?;
+                    (hashes, next) = tokio::try_join!(hash, reading.next())?;
                     if let Some(rate) = rate {
                         sleep_until(begun + time_for(read, rate)).await;
                     }
                 }
                 Next::Broken(_, piece) => return Ok(Err(piece)),
-                Next::End => return Ok(Ok(chain.digest())),
+                Next::End => return Ok(Ok(hashes)),
             }
         }
     }

@@ -258,7 +258,7 @@ impl Engine {
             return Ok(Ok(buffer));
         }
         if self.checksums_again(key).await?.is_some_and(|again| again.agree(at.start, buffer.clone())) {
-            tracing::error!(key, "the checksums of an object were spoilt in memory");
+            tracing::error!(key, "the remembered checksums of an object were spoilt, or were made anew since");
             return Ok(Ok(buffer));
         }
         tracing::error!(key, start = at.start, end = at.end, "bytes of an object differ from its checksums");

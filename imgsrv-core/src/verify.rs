@@ -3,9 +3,11 @@
 use std::num::NonZeroU64;
 
 use crate::blobs::pieces;
+use crate::checksums::Running;
 use crate::db::entity::{blob, blob_segment};
-use crate::db::{Tx, blobs, from_column};
+use crate::db::{Tx, blobs, from_column, parts};
 use crate::engine::Change;
+use crate::hashing::Hashes;
 use crate::model::{BlobState, Digest, HashChain, Subject};
 use crate::{Engine, Error, Resource, Result};
 
@@ -24,6 +26,40 @@ pub enum Verdict {
     },
 }
 
+/// Everything that is computed of a blob that is verified.
+struct BlobHashes {
+    chain: HashChain,
+    objects: Vec<Object>,
+}
+
+struct Object {
+    key: String,
+    size: u64,
+    checksums: Running,
+}
+
+impl BlobHashes {
+    fn of(segments: &[blob_segment::Model]) -> Result<Self> {
+        let object = |segment: &blob_segment::Model| {
+            let size = from_column("blob_segments", segment.size)?;
+            Ok(Object { key: segment.key.clone(), size, checksums: Running::default() })
+        };
+        Ok(Self { chain: HashChain::default(), objects: segments.iter().map(object).collect::<Result<_>>()? })
+    }
+}
+
+impl Hashes for BlobHashes {
+    fn update(&mut self, mut bytes: &[u8]) {
+        self.chain.update(bytes);
+        for object in &mut self.objects {
+            let left = usize::try_from(object.size - object.checksums.size()).unwrap_or(usize::MAX);
+            let (of_it, behind) = bytes.split_at(bytes.len().min(left));
+            object.checksums.update(of_it);
+            bytes = behind;
+        }
+    }
+}
+
 impl Engine {
     /// The digests of all blobs, a page at a time: those behind this one, at most `limit`, in their order.
     ///
@@ -33,7 +69,8 @@ impl Engine {
         blobs::digests(self.db().reader(), behind, limit).await
     }
 
-    /// Reads all bytes of a blob and compares their digest. What is wrong is not served any more; what is right again is.
+    /// Reads all bytes of a blob and compares their digest. What is wrong is not served any more; what is right again is,
+    /// and so is what only had wrong checksums.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a blob that there is not, or that is being deleted; [`Error::Unavailable`] when the store
@@ -52,14 +89,24 @@ impl Engine {
                 return Err(unknown());
             }
             let segments = blobs::segments(self.db().reader(), digest).await?;
-            let Some(found) = self.hash_segments(digest, size, &segments, rate).await? else {
-                return Ok(Verdict::Missing);
-            };
+            let hashed =
+                match self.hash_pieces(BlobHashes::of(&segments)?, pieces(&segments, &(0..size))?, rate).await? {
+                    Ok(hashed) => hashed,
+                    Err(piece) => {
+                        self.note_missing(digest.clone(), piece.key).await;
+                        return Ok(Verdict::Missing);
+                    }
+                };
+            let found = hashed.chain.digest();
             if found == *digest {
-                if BlobState::BROKEN.contains(&blob.state) {
+                let wrong = self.wrong_checksums(hashed).await?;
+                let is_broken = BlobState::BROKEN.contains(&blob.state);
+                // Before it is served again.
+                if !is_broken || !wrong.is_empty() {
+                    self.note_checked(digest, wrong).await?;
+                }
+                if is_broken {
                     self.repair(digest, BlobState::BROKEN).await?;
-                } else {
-                    self.note_checked(digest).await?;
                 }
                 return Ok(Verdict::Whole);
             }
@@ -69,21 +116,21 @@ impl Engine {
         }
     }
 
-    /// The digest of what the store has; nothing where bytes are missing.
-    async fn hash_segments(
-        &self,
-        digest: &Digest,
-        size: u64,
-        segments: &[blob_segment::Model],
-        rate: Option<NonZeroU64>,
-    ) -> Result<Option<Digest>> {
-        match self.hash_pieces(HashChain::default(), pieces(segments, &(0..size))?, rate).await? {
-            Ok(found) => Ok(Some(found)),
-            Err(piece) => {
-                self.note_missing(digest.clone(), piece.key).await;
-                Ok(None)
+    /// The objects of which the database has other checksums than those of their bytes, which are right, and the right
+    /// ones.
+    async fn wrong_checksums(&self, hashed: BlobHashes) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut wrong = Vec::new();
+        for Object { key, size, checksums } in hashed.objects {
+            if checksums.size() != size {
+                return Err(Error::bug("an object was not hashed to its end"));
+            }
+            let right = checksums.save();
+            if parts::checksums(self.db().reader(), &key).await?.is_some_and(|known| known != right) {
+                tracing::error!(key, "the checksums of an object are wrong, not its bytes: they are to be made anew");
+                wrong.push((key, right));
             }
         }
+        Ok(wrong)
     }
 
     /// Quarantines a blob, unless somebody has healed it or found it whole since it was read.

@@ -92,6 +92,16 @@ pub(crate) async fn checksums(db: &impl ConnectionTrait, key: &str) -> Result<Op
         .map_err(db_error)
 }
 
+pub(crate) async fn set_checksums(tx: &Tx, key: &str, checksums: Vec<u8>) -> Result<()> {
+    part_attempt::Entity::update_many()
+        .col_expr(part_attempt::Column::Checksums, Expr::value(checksums))
+        .filter(part_attempt::Column::Key.eq(key))
+        .exec(tx)
+        .await
+        .map_err(db_error)?;
+    Ok(())
+}
+
 pub(crate) async fn attempt(db: &impl ConnectionTrait, key: &str) -> Result<Option<part_attempt::Model>> {
     part_attempt::Entity::find_by_id(key).one(db).await.map_err(db_error)
 }
