@@ -75,10 +75,7 @@ fn settle() {
 
 /// The median of some rounds of each of some measurements that take turns.
 fn in_turn<const N: usize>(rounds: u32, mut measure: impl FnMut(u32) -> io::Result<[f64; N]>) -> io::Result<[f64; N]> {
-    let mut one = |round| {
-        settle();
-        measure(round)
-    };
-    let rounds = (0..rounds).map(&mut one).collect::<io::Result<Vec<_>>>()?;
+    let settled = (0..rounds).inspect(|_| settle());
+    let rounds = settled.map(&mut measure).collect::<io::Result<Vec<_>>>()?;
     Ok(std::array::from_fn(|index| median(rounds.iter().map(|round| round[index]).collect())))
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use tokio::task::{JoinError, JoinSet};
 
@@ -42,6 +42,18 @@ pub struct BlobObject {
     pub offset: u64,
     /// Bytes.
     pub size: u64,
+}
+
+/// The keys of objects that had wrong checksums, and the right ones.
+pub(crate) type Mended = Vec<(String, Vec<u8>)>;
+
+/// Notes that a blob is whole, and then the checksums of its objects: whoever holds both holds the blob first.
+async fn found_whole(tx: &Tx, digest: &Digest, now: DateTime<Utc>, mended: &Mended) -> Result<()> {
+    blobs::checked(tx, digest, now).await?;
+    for (key, checksums) in mended {
+        parts::set_checksums(tx, key, checksums.clone()).await?;
+    }
+    Ok(())
 }
 
 impl Engine {
@@ -161,7 +173,7 @@ impl Engine {
         if blob.state == BlobState::Damaged {
             let whole = self.missing_object(&segments).await?.is_none();
             if whole {
-                self.repair(digest, &[BlobState::Damaged]).await?;
+                self.repair(digest, &[BlobState::Damaged], Vec::new()).await?;
             } else {
                 self.note_checked(digest, Vec::new()).await?;
             }
@@ -175,7 +187,7 @@ impl Engine {
     }
 
     /// Makes a blob live whose objects were found to be as they should be.
-    pub(crate) async fn repair(&self, digest: &Digest, from: &'static [BlobState]) -> Result<()> {
+    pub(crate) async fn repair(&self, digest: &Digest, from: &'static [BlobState], mended: Mended) -> Result<()> {
         let digest = digest.clone();
         self.detached(move |engine| async move {
             let now = engine.clock().now();
@@ -185,27 +197,18 @@ impl Engine {
                     let change = Change::new(Subject::Blob, &digest, "found whole");
                     engine.record(tx, change.from(before).to(BlobState::Live)).await?;
                 }
-                blobs::checked(tx, &digest, now).await
+                found_whole(tx, &digest, now, &mended).await
             };
             engine.db().tx("repair_blob", tx).await
         })
         .await
     }
 
-    /// Notes that a blob was found whole, and with it the right checksums of the objects that had wrong ones.
-    pub(crate) async fn note_checked(&self, digest: &Digest, mended: Vec<(String, Vec<u8>)>) -> Result<()> {
+    pub(crate) async fn note_checked(&self, digest: &Digest, mended: Mended) -> Result<()> {
         let digest = digest.clone();
         self.detached(|engine| async move {
             let now = engine.clock().now();
-            let tx = async |tx: &Tx| {
-                blobs::checked(tx, &digest, now).await?;
-                // Behind the blob, as everybody else holds them.
-                for (key, checksums) in &mended {
-                    parts::set_checksums(tx, key, checksums.clone()).await?;
-                }
-                Ok(())
-            };
-            engine.db().tx("blob_checked", tx).await
+            engine.db().tx("blob_checked", async |tx| found_whole(tx, &digest, now, &mended).await).await
         })
         .await
     }

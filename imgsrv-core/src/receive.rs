@@ -129,8 +129,8 @@ struct Source<'a, B> {
 impl<B: Stream<Item = io::Result<Bytes>> + Send> Source<'_, B> {
     /// The next `size` bytes; fewer at the end of the body, and none behind it.
     ///
-    /// They are copied, into memory that was `spent` if there is some, so that the connection can receive into the same memory again, and
-    /// a client that sends single bytes does not have us hold more about them than of them.
+    /// They are copied, into memory that was `spent` if it fits, so that the connection can receive into the same memory
+    /// again, and a client that sends single bytes does not have us hold more about them than of them.
     async fn fill(&mut self, spent: Option<BytesMut>, size: usize) -> Result<Bytes> {
         let mut batch = spent.filter(|spent| spent.capacity() == size).unwrap_or_else(|| BytesMut::with_capacity(size));
         batch.clear();

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::blobs::pieces;
+use crate::blobs::{Mended, pieces};
 use crate::checksums::Running;
 use crate::db::entity::{blob, blob_segment};
 use crate::db::{Tx, blobs, from_column, parts};
@@ -29,10 +29,10 @@ pub enum Verdict {
 /// Everything that is computed of a blob that is verified.
 struct BlobHashes {
     chain: HashChain,
-    objects: Vec<Object>,
+    objects: Vec<ObjectHashes>,
 }
 
-struct Object {
+struct ObjectHashes {
     key: String,
     size: u64,
     checksums: Running,
@@ -42,7 +42,7 @@ impl BlobHashes {
     fn of(segments: &[blob_segment::Model]) -> Result<Self> {
         let object = |segment: &blob_segment::Model| {
             let size = from_column("blob_segments", segment.size)?;
-            Ok(Object { key: segment.key.clone(), size, checksums: Running::default() })
+            Ok(ObjectHashes { key: segment.key.clone(), size, checksums: Running::default() })
         };
         Ok(Self { chain: HashChain::default(), objects: segments.iter().map(object).collect::<Result<_>>()? })
     }
@@ -100,13 +100,10 @@ impl Engine {
             let found = hashed.chain.digest();
             if found == *digest {
                 let wrong = self.wrong_checksums(hashed).await?;
-                let is_broken = BlobState::BROKEN.contains(&blob.state);
-                // Before it is served again.
-                if !is_broken || !wrong.is_empty() {
+                if BlobState::BROKEN.contains(&blob.state) {
+                    self.repair(digest, BlobState::BROKEN, wrong).await?;
+                } else {
                     self.note_checked(digest, wrong).await?;
-                }
-                if is_broken {
-                    self.repair(digest, BlobState::BROKEN).await?;
                 }
                 return Ok(Verdict::Whole);
             }
@@ -118,9 +115,9 @@ impl Engine {
 
     /// The objects of which the database has other checksums than those of their bytes, which are right, and the right
     /// ones.
-    async fn wrong_checksums(&self, hashed: BlobHashes) -> Result<Vec<(String, Vec<u8>)>> {
+    async fn wrong_checksums(&self, hashed: BlobHashes) -> Result<Mended> {
         let mut wrong = Vec::new();
-        for Object { key, size, checksums } in hashed.objects {
+        for ObjectHashes { key, size, checksums } in hashed.objects {
             if checksums.size() != size {
                 return Err(Error::bug("an object was not hashed to its end"));
             }

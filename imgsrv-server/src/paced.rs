@@ -1,7 +1,7 @@
 //! Bodies that are asked for more once what they gave before has been sent.
 //!
-//! The connection would take 256 KiB ahead of what its client takes (hyper's `max_buf_size`, which is the size of what it
-//! reads at once as well). For a thousand slow readers that is more memory than all that is counted.
+//! The connection would take as much ahead of what its client takes as it reads at once (hyper has one `max_buf_size` for
+//! both). For a thousand slow readers that is more memory than all that is counted.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -13,7 +13,8 @@ use crate::Result;
 /// How many folders are remembered as synced. To forget one costs another sync.
 const REMEMBERED: usize = 10_000;
 
-/// opendal syncs a file when it closes it, but not the folders that name it.
+/// A store in folders: how much they have room for, and when what is in them is durable. opendal syncs a file when it closes
+/// it, but not the folders that name it.
 #[derive(Debug)]
 pub(super) struct Folders {
     root: PathBuf,

@@ -19,8 +19,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// for all of it.
 const SYNC_EARLY: u64 = 32 << 20;
 
-/// tokio copies a piece that is written to a file and keeps as much memory as long as the file is open, which nobody counts:
-/// bytes.
+/// How much a store is given at once: bytes. tokio copies what is written to a file, and keeps as much memory as that takes
+/// while the file is open, which nobody counts.
 const PIECE: usize = 256 << 10;
 
 /// An object that is being written. What is dropped before it is finished is given up.
@@ -43,7 +43,7 @@ impl<'a> ObjectWriter<'a> {
         Self { store, key: key.to_owned(), size: 0, synced: 0, inner: Some(inner), left: None }
     }
 
-    /// Writes what follows; give it a MiB or more at a time.
+    /// Writes what follows.
     pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         self.size += bytes.len() as u64;
         let mut pieces = Vec::with_capacity(bytes.len().div_ceil(PIECE));
