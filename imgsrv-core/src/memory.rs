@@ -43,7 +43,7 @@ pub(crate) struct Budget {
 impl Budget {
     /// `bytes` in all, of which at least `least` are kept.
     pub(crate) fn new(bytes: usize, least: usize) -> Self {
-        let kept = (bytes / 2).max(least);
+        let kept = (bytes / 2).max(least.next_multiple_of(UNIT));
         let semaphore = |bytes: usize| Arc::new(Semaphore::new((bytes / UNIT).min(Semaphore::MAX_PERMITS)));
         Self { kept: semaphore(kept.max(UNIT)), free: semaphore(bytes.saturating_sub(kept)) }
     }

@@ -79,14 +79,24 @@ const DELETES_AT_ONCE: usize = 16;
 pub(crate) struct Batches {
     pub least: usize,
     pub most: usize,
-    /// How many of them a transfer holds at once.
+    /// How many of them a transfer holds at once: one is written while the next is received, and opendal keeps one until it
+    /// has the next.
     pub alive: usize,
 }
 
-/// One is written while the next is received.
-const LOCAL: Batches = Batches { least: 32 << 10, most: 1 << 20, alive: 2 };
+impl Batches {
+    /// How large a batch can be where so much is granted to a transfer, in whole pages of a file.
+    pub(crate) fn of(self, granted: usize) -> usize {
+        let size = granted / self.alive;
+        (size - size % PAGE).max(self.least)
+    }
+}
 
-/// A part of a multipart upload has at least 5 MiB (but the last), and opendal keeps one until it has the next. See
+const PAGE: usize = 4 << 10;
+
+const LOCAL: Batches = Batches { least: 20 << 10, most: 1 << 20, alive: 3 };
+
+/// A part of a multipart upload has at least 5 MiB (but the last). See
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 const REMOTE: Batches = Batches { least: 5 << 20, most: 10 << 20, alive: 3 };
 

@@ -19,10 +19,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// for all of it.
 const SYNC_EARLY: u64 = 32 << 20;
 
-/// How much a store is given at once: bytes. tokio copies what is written to a file, and keeps as much memory as that takes
-/// while the file is open, which nobody counts.
-const PIECE: usize = 256 << 10;
-
 /// An object that is being written. What is dropped before it is finished is given up.
 ///
 /// opendal loses a writer when a call of it is dropped that it would repeat, and with the writer the only way to take
@@ -44,15 +40,11 @@ impl<'a> ObjectWriter<'a> {
     }
 
     /// Writes what follows.
-    pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.size += bytes.len() as u64;
-        let mut pieces = Vec::with_capacity(bytes.len().div_ceil(PIECE));
-        while !bytes.is_empty() {
-            pieces.push(bytes.split_to(bytes.len().min(PIECE)));
-        }
         let mut inner = self.settled().await?;
         let writing = tokio::spawn(async move {
-            let written = inner.write(Buffer::from(pieces)).await;
+            let written = inner.write(Buffer::from(bytes)).await;
             (inner, written)
         });
         let ended = self.left.insert(writing).await;
