@@ -26,9 +26,9 @@ const SLOW: Duration = Duration::from_secs(1);
 /// How often the room on the disk is looked at: bytes.
 const CHECK_ROOM: u64 = 64 << 20;
 
-/// How much is copied at once: bytes. glibc copies what is larger with `rep movsb`, which on Zen 3 and 4 is twenty times as
-/// slow where the place of the copy within its page is 1 to 15 bytes behind that of the original:
-/// <https://sourceware.org/bugzilla/show_bug.cgi?id=30994>.
+/// How much is copied at once: bytes. glibc copies what is larger with `rep movsb` on processors that claim to be fast at
+/// that; Zen 3 and 4 are twenty times as slow where the place of the copy within its page is 1 to 15 bytes behind that of
+/// the original: <https://sourceware.org/bugzilla/show_bug.cgi?id=30994>.
 const COPY: usize = 2 << 10;
 
 /// What is needed to receive one body.
@@ -110,6 +110,7 @@ impl Receiver<'_> {
                 allowance.shrink();
             }
         }
+        // To close an object takes long.
         drop((kept, spent));
         writer.finish().await?;
         Ok(hashes)
