@@ -203,16 +203,23 @@ pub(crate) async fn forget_empty_attempt(tx: &Tx, key: &str) -> Result<()> {
 
 /// Forgets parts of sessions that ended before `before`, at most `limit`; how many.
 pub(crate) async fn prune(tx: &Tx, before: DateTime<Utc>, limit: u64) -> Result<u64> {
-    let some = part::Entity::find()
+    // The keys first: `jobs::prune` says why.
+    let some: Vec<(UploadId, i32)> = part::Entity::find()
         .select_only()
         .columns([part::Column::UploadId, part::Column::Number])
         .join(JoinType::InnerJoin, upload_of_part())
         .filter(ended(before))
         .order_by_asc(upload::Column::UpdatedAt)
         .limit(limit)
-        .into_query();
+        .into_tuple()
+        .all(tx)
+        .await
+        .map_err(db_error)?;
+    if some.is_empty() {
+        return Ok(0);
+    }
     let row = Expr::tuple([part::Column::UploadId.into_expr(), part::Column::Number.into_expr()]);
-    let delete = part::Entity::delete_many().filter(row.in_subquery(some));
+    let delete = part::Entity::delete_many().filter(row.in_tuples(some));
     Ok(delete.exec(tx).await.map_err(db_error)?.rows_affected)
 }
 

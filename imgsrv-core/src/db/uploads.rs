@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, UpdateMany,
+    UpdateMany,
 };
 
 use super::entity::upload;
@@ -189,14 +189,21 @@ pub(crate) fn ended(before: DateTime<Utc>) -> Condition {
 /// Forgets sessions that ended before `before`, at most `limit`; how many. Their parts are forgotten before; their blobs
 /// stay.
 pub(crate) async fn prune(tx: &Tx, before: DateTime<Utc>, limit: u64) -> Result<u64> {
-    let some = upload::Entity::find()
+    // The keys first: `jobs::prune` says why.
+    let some: Vec<UploadId> = upload::Entity::find()
         .select_only()
         .column(upload::Column::Id)
         .filter(ended(before))
         .order_by_asc(upload::Column::UpdatedAt)
         .limit(limit)
-        .into_query();
-    let delete = upload::Entity::delete_many().filter(upload::Column::Id.in_subquery(some));
+        .into_tuple()
+        .all(tx)
+        .await
+        .map_err(db_error)?;
+    if some.is_empty() {
+        return Ok(0);
+    }
+    let delete = upload::Entity::delete_many().filter(upload::Column::Id.is_in(some));
     Ok(delete.exec(tx).await.map_err(db_error)?.rows_affected)
 }
 

@@ -53,16 +53,21 @@ const EXPLAIN: &[&str] = &[
     "auto_explain.log_nested_statements = on",
 ];
 
-/// Makes rows due: sessions past their time, lost objects, what is to be forgotten.
-const DUE: &str = "
-    set auto_explain.log_min_duration = -1; -- not ours
-    set session_replication_role = replica;
-    update uploads set state = 'uploading', expires_at = now() - interval '1 minute'
-    where id in (select uid(n) from generate_series(500, 699) n);
-    update part_attempts set state = 'lost', deletable_at = now() - interval '1 minute'
-    where key in (select object(n) from generate_series(700, 899) n);
-    update uploads set updated_at = now() - interval '31 days' where id in (select uid(n) from generate_series(4000, 4199) n);
-    update jobs set finished_at = now() - interval '31 days' where id in (select uid(n) from generate_series(4000, 4399) n)";
+/// Makes rows due, numbered from `first` on: sessions past their time, lost objects, what is to be forgotten.
+fn due(first: u32) -> String {
+    let rows = |behind: u32, many: u32| format!("generate_series({}, {}) n", first + behind, first + behind + many - 1);
+    let (expired, lost, uploads, jobs) = (rows(0, 200), rows(200, 200), rows(4000, 200), rows(4000, 400));
+    format!(
+        "set auto_explain.log_min_duration = -1; -- not ours
+        set session_replication_role = replica;
+        update uploads set state = 'uploading', expires_at = now() - interval '1 minute'
+        where id in (select uid(n) from {expired});
+        update part_attempts set state = 'lost', deletable_at = now() - interval '1 minute'
+        where key in (select object(n) from {lost});
+        update uploads set updated_at = now() - interval '31 days' where id in (select uid(n) from {uploads});
+        update jobs set finished_at = now() - interval '31 days' where id in (select uid(n) from {jobs})"
+    )
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_query_reads_a_large_table_from_end_to_end() {
@@ -85,16 +90,18 @@ async fn no_query_reads_a_large_table_from_end_to_end() {
         server.stop();
     }
     // What is done now and then is planned for what is due; the servers may have swept what was.
-    postgres.psql("imgsrv", DUE).expect("rows that are due");
     let store = folder.data().join("objects");
     let store = Operator::new(Fs::default().root(store.to_str().expect("UTF-8"))).expect("the store");
-    let engine = Engine::builder(Database::connect(&url).await.expect("the database"), store).build().await;
-    let engine = engine.expect("an engine");
-    let swept = engine.sweep().await.expect("a sweep");
-    assert!(swept.uploads_expired > 0 && swept.objects_deleted > 0, "{swept:?}");
-    assert_eq!(engine.events(Subject::Version, &uid(0), 100).await.expect("events").len(), 100);
-    engine.run_until_idle().await.expect("jobs");
-    engine.scrub_next().await.expect("a verdict").expect("a blob whose turn it is");
+    for (first, url) in [(500, &url), (700, &for_any)] {
+        postgres.psql("imgsrv", &due(first)).expect("rows that are due");
+        let engine = Engine::builder(Database::connect(url).await.expect("the database"), store.clone()).build().await;
+        let engine = engine.expect("an engine");
+        let swept = engine.sweep().await.expect("a sweep");
+        assert!(swept.uploads_expired > 0 && swept.objects_deleted > 0, "{swept:?}");
+        assert_eq!(engine.events(Subject::Version, &uid(0), 100).await.expect("events").len(), 100);
+        engine.run_until_idle().await.expect("jobs");
+        engine.scrub_next().await.expect("a verdict").expect("a blob whose turn it is");
+    }
 
     // A backend logs a plan when it is done with it, and all of them are when the server is down.
     postgres.stop().expect("it stops");
