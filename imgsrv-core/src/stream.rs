@@ -58,7 +58,7 @@ impl std::fmt::Debug for BlobStream {
 struct Pace {
     /// The largest chunk: bytes.
     chunk_max: usize,
-    /// How many chunks are read ahead, besides the one that a transfer holds.
+    /// How many chunks are read ahead, besides the one that a transfer holds or waits for.
     ahead: usize,
     /// Behind a chunk that takes a reader longer than this nothing more is read ahead, and then come the smallest.
     keeps_up: Duration,
@@ -69,9 +69,9 @@ const LOCAL: Pace = Pace { chunk_max: 3 << 19, ahead: 1, keeps_up: Duration::fro
 /// A worker hashes as fast as it is given bytes, and there are few of them: larger chunks cost less each byte.
 const LOCAL_WORKER: Pace = Pace { chunk_max: 4 << 20, keeps_up: Duration::from_millis(200), ..LOCAL };
 
-/// Each chunk costs a round trip, which even a reader of some MB/s should not wait for, and a store gives two at once
+/// Each chunk costs a round trip, which even a reader of some MB/s should not wait for, and a store gives several at once
 /// faster than one after the other.
-const REMOTE: Pace = Pace { chunk_max: 8 << 20, ahead: 2, keeps_up: Duration::from_millis(200) };
+const REMOTE: Pace = Pace { chunk_max: 6 << 20, ahead: 4, keeps_up: Duration::from_millis(200) };
 
 /// How long a transfer that has begun waits for the database, and how often it asks.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -152,26 +152,31 @@ impl Reading {
             self.begin(grant);
         }
         let Some(Ahead { piece, read, grant }) = self.ahead.pop_front() else { return Ok(Next::End) };
-        let buffer = match read.await.map_err(|err| Error::internal("reading an object", err))?? {
-            Ok(buffer) => buffer,
-            Err(flaw) => return Ok(Next::Broken(flaw, piece)),
-        };
-        // For a reader that is slow anyway nothing is read ahead: memory is for those that are not.
-        let ahead = if keeps_up { self.pace.ahead } else { 0 };
+        // For a reader that is slow anyway nothing is read ahead: memory is for those that are not. Nor is it before the
+        // first chunk, which tells whether there is anything to read.
+        let ahead = if keeps_up && self.given_at.is_some() { self.pace.ahead } else { 0 };
         while self.ahead.len() < ahead
             && !self.pieces.is_empty()
             && let Some(grant) = self.budget.more(self.wanted())
         {
             self.begin(grant);
         }
+        let buffer = match read.await.map_err(|err| Error::internal("reading an object", err))?? {
+            Ok(buffer) => buffer,
+            Err(flaw) => return Ok(Next::Broken(flaw, piece)),
+        };
         self.given_at = Some(Instant::now());
         Ok(Next::Chunk(buffer, grant))
     }
 
-    /// How much the next chunk is to hold: bytes, no more than there are of its object.
+    /// How much the next chunk is to hold: bytes, no more than there are of its object. If more follow, it ends at a
+    /// multiple of its size: stores keep an object in blocks, and read whole ones.
     fn wanted(&self) -> usize {
-        let left = self.pieces.front().map_or(0, |front| front.end - start_of_block(front.start));
-        usize::try_from(left).unwrap_or(usize::MAX).min(self.chunk)
+        let Some(front) = self.pieces.front() else { return 0 };
+        let (start, chunk) = (start_of_block(front.start), self.chunk as u64);
+        let left = front.end - start;
+        let wanted = if left > chunk { chunk - start % chunk } else { left };
+        usize::try_from(wanted).unwrap_or(usize::MAX)
     }
 
     fn begin(&mut self, grant: Grant) {
