@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// Writes the table here, as Markdown, between the lines that begin and end it.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Fails when a figure is worse by more than 15 % than the one in this file.
+    /// Fails when a ratio is worse by more than 15 % than the one in this file, or another figure misses its goal.
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
     /// Writes the figures here, for a later check.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use super::in_turn;
-use super::table::{Goal, Table};
+use super::table::{Goal, RATIO, Table};
 use crate::api::digest;
 use crate::rivals::{Nginx, Presigned, Registry};
 use crate::scenario::{GIB, Noise, cpu_per_gib, download, mb_per_s, upload};
@@ -42,10 +42,10 @@ fn from_files(table: &mut Table, rounds: u32) -> io::Result<()> {
     table.add("the same from nginx, sendfile off", plain, "MB/s", Goal::None);
     table.add("the same from docker-registry", theirs, "MB/s", Goal::None);
     let (best, best_cpu) = if sendfile > plain { (sendfile, sendfile_cpu) } else { (plain, plain_cpu) };
-    table.add("download, beside the better nginx", ours / best, "×", Goal::AtLeast(0.9));
-    table.add("download, beside docker-registry", ours / theirs, "×", Goal::AtLeast(1.5));
+    table.add("download, beside the better nginx", ours / best, RATIO, Goal::AtLeast(0.9));
+    table.add("download, beside docker-registry", ours / theirs, RATIO, Goal::AtLeast(1.5));
     table.add("processor for a download", our_cpu, "s/GiB", Goal::None);
-    table.add("processor for a download, beside the better nginx", our_cpu / best_cpu, "×", Goal::AtMost(1.5));
+    table.add("processor for a download, beside the better nginx", our_cpu / best_cpu, RATIO, Goal::AtMost(1.5));
     Ok(())
 }
 
@@ -64,7 +64,7 @@ fn through_s3(table: &mut Table, rounds: u32) -> io::Result<()> {
     })?;
     table.add("download of 1 GiB through Garage", ours, "MB/s", Goal::None);
     table.add("the same from Garage itself", theirs, "MB/s", Goal::None);
-    table.add("download, beside Garage itself", ours / theirs, "×", Goal::AtLeast(0.9));
+    table.add("download, beside Garage itself", ours / theirs, RATIO, Goal::AtLeast(0.9));
     Ok(())
 }
 

@@ -7,30 +7,50 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, Database, DbErr};
 
 use super::in_turn;
-use super::table::{Goal, Table};
-use crate::latency::ms;
+use super::table::{Goal, RATIO, Table};
+use crate::latency::{Latencies, ms};
 use crate::scenario::closed_loop;
 use crate::server::{Deployment, Imgsrv};
 
 const FEW: u32 = 1_000;
 const MANY: u32 = 100_000;
 
+/// How often the two catalogues take turns at an answer, and how long a turn is: how soon threads wake each other changes
+/// from one second to the next.
+const TURNS: u32 = 10;
+const TURN: Duration = Duration::from_millis(100);
+
 pub(crate) fn measure(table: &mut Table, rounds: u32) -> io::Result<()> {
     let [few, many] = [FEW, MANY].map(Catalogue::of);
     let (few, many) = (few?, many?);
     let seen: [f64; 8] = in_turn(rounds, |_| {
-        let (of_few, of_many) = (few.look()?, many.look()?);
-        Ok(std::array::from_fn(|index| if index < 4 { of_few[index] } else { of_many[index - 4] }))
+        let catalogues = [&few, &many];
+        let servers = [few.start()?, many.start()?];
+        let ask = |path: fn(&Catalogue) -> String| {
+            let mut taken = [Vec::new(), Vec::new()];
+            for _ in 0..TURNS {
+                for ((catalogue, server), taken) in catalogues.iter().zip(&servers).zip(&mut taken) {
+                    let path = path(catalogue);
+                    taken.push(closed_loop(server.program.address, 1, TURN, |_| (path.clone(), String::new()))?);
+                }
+            }
+            io::Result::Ok(taken.map(|taken| ms(Latencies::all(taken).median())))
+        };
+        let [few_manifest, many_manifest] =
+            ask(|catalogue| format!("/v1/images/image/versions/v{}", catalogue.versions / 3))?;
+        let [few_page, many_page] = ask(|_| "/v1/images/image/versions?limit=100".to_owned())?;
+        let [few_alias, many_alias] = ask(|_| "/v1/images/image/refs/latest".to_owned())?;
+        let [few_start, many_start] = servers.map(|server| ms(server.started_in));
+        Ok([few_manifest, many_manifest, few_page, many_page, few_alias, many_alias, few_start, many_start])
     })?;
-    let (of_few, of_many) = seen.split_at(4);
     let names = [
         "manifest among 100,000 versions, beside 1,000",
         "page of 100 among 100,000 versions, beside 1,000",
         "alias among 100,000 versions, beside 1,000",
         "start with 100,000 versions, beside 1,000",
     ];
-    for (name, (few, many)) in names.into_iter().zip(of_few.iter().zip(of_many)) {
-        table.add(name, many / few, "×", Goal::AtMost(1.5));
+    for (name, pair) in names.into_iter().zip(seen.chunks(2)) {
+        table.add(name, pair[1] / pair[0], RATIO, Goal::AtMost(1.5));
     }
     Ok(())
 }
@@ -61,22 +81,6 @@ impl Catalogue {
 
     fn start(&self) -> io::Result<Imgsrv> {
         Imgsrv::start_in(self.folder.path(), Deployment::Embedded)
-    }
-
-    /// The median of each answer, and how long the start took: ms.
-    fn look(&self) -> io::Result<[f64; 4]> {
-        let imgsrv = self.start()?;
-        let ask = |path: String| {
-            let taken =
-                closed_loop(imgsrv.program.address, 1, Duration::from_secs(1), |_| (path.clone(), String::new()))?;
-            io::Result::Ok(ms(taken.median()))
-        };
-        Ok([
-            ask(format!("/v1/images/image/versions/v{}", self.versions / 3))?,
-            ask("/v1/images/image/versions?limit=100".to_owned())?,
-            ask("/v1/images/image/refs/latest".to_owned())?,
-            ms(imgsrv.started_in),
-        ])
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use imgsrv_core::testing::Garage;
 
-use super::table::{Goal, Table};
+use super::table::{Goal, RATIO, Table};
 use super::{in_turn, many_parts, settle};
 use crate::api::digest;
 use crate::http::Connection;
@@ -46,8 +46,8 @@ fn one_stream(table: &mut Table, rounds: u32) -> io::Result<()> {
     table.add("the same to docker-registry", theirs, "MB/s", Goal::None);
     table.add("the same to Garage, which does not wait for the disk here", s3, "MB/s", Goal::None);
     table.add("the same to a loop that receives, hashes, writes and syncs", least, "MB/s", Goal::None);
-    table.add("upload, beside docker-registry", ours / theirs, "×", Goal::AtLeast(3.2));
-    table.add("upload, beside the bare loop", ours / least, "×", Goal::AtLeast(0.85));
+    table.add("upload, beside docker-registry", ours / theirs, RATIO, Goal::AtLeast(3.2));
+    table.add("upload, beside the bare loop", ours / least, RATIO, Goal::AtLeast(0.85));
     Ok(())
 }
 
@@ -76,7 +76,7 @@ fn completing(table: &mut Table, rounds: u32) -> io::Result<()> {
     table.add("complete to ready, 8 parts in order, 64 MiB", few, "ms", Goal::AtMost(50.0));
     table.add("complete to ready, 200 parts in order, 4 GiB", parts, "ms", Goal::AtMost(50.0));
     table.add("complete to ready, 10,000 parts in order", most, "ms", Goal::AtMost(500.0));
-    table.add("complete to ready, 16 parts at once, beside one pass of SHA-256", parallel, "×", Goal::AtMost(1.2));
+    table.add("complete to ready, 16 parts at once, beside one pass of SHA-256", parallel, RATIO, Goal::AtMost(1.2));
     Ok(())
 }
 
