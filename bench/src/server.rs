@@ -108,6 +108,8 @@ impl Imgsrv {
                 ("IMGSRV_S3_SECRET_ACCESS_KEY", Garage::SECRET_ACCESS_KEY.to_owned()),
                 ("IMGSRV_S3_USE_TLS", "false".to_owned()),
                 ("IMGSRV_S3_PATH_STYLE", "true".to_owned()),
+                // More than the transfers that are measured can take: what one takes is not what others have left it.
+                ("IMGSRV_TRANSFER_MEMORY", "1GiB".to_owned()),
             ]);
         }
         let (program, token, started_in) = run(data, &variables)?;

@@ -64,6 +64,13 @@ impl Budget {
         Arc::clone(&self.free).try_acquire_many_owned(units(bytes)).ok().map(Grant)
     }
 
+    /// For what is read ahead: `bytes`, or a quarter of what is free now if that is less, so that there is some for whoever
+    /// comes.
+    pub(crate) fn ahead(&self, bytes: usize) -> Option<Grant> {
+        let share = self.free.available_permits() / 4 * UNIT;
+        if share == 0 { None } else { self.more(bytes.min(share)) }
+    }
+
     /// `bytes` if they are free now, else a half or a quarter of them and so on, and the least as soon as it is.
     pub(crate) async fn up_to(&self, bytes: usize) -> Grant {
         let mut bytes = bytes;

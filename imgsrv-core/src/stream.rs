@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use opendal::Buffer;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::checksums::{BLOCK, Checksums, in_block};
 use crate::memory::{Budget, Grant, LEAST};
@@ -58,7 +58,7 @@ impl std::fmt::Debug for BlobStream {
 struct Pace {
     /// The largest chunk: bytes.
     chunk_max: usize,
-    /// How many chunks are read ahead, besides the one that a transfer holds or waits for.
+    /// How many chunks are read ahead, behind the one that a transfer holds or waits for.
     ahead: usize,
     /// Behind a chunk that takes a reader longer than this nothing more is read ahead, and then come the smallest.
     keeps_up: Duration,
@@ -70,7 +70,7 @@ const LOCAL: Pace = Pace { chunk_max: 3 << 19, ahead: 1, keeps_up: Duration::fro
 const LOCAL_WORKER: Pace = Pace { chunk_max: 4 << 20, keeps_up: Duration::from_millis(200), ..LOCAL };
 
 /// Each chunk costs a round trip, which even a reader of some MB/s should not wait for, and a store gives several at once
-/// faster than one after the other.
+/// faster than one after the other. They are multiples of the 1 MiB in which Garage keeps objects.
 const REMOTE: Pace = Pace { chunk_max: 6 << 20, ahead: 4, keeps_up: Duration::from_millis(200) };
 
 /// How long a transfer that has begun waits for the database, and how often it asks.
@@ -109,7 +109,7 @@ pub(crate) struct Reading {
 
 struct Ahead {
     piece: Piece,
-    read: JoinHandle<Result<Result<Buffer, Flaw>>>,
+    read: AbortOnDropHandle<Result<Result<Buffer, Flaw>>>,
     grant: Grant,
 }
 
@@ -141,7 +141,7 @@ impl Reading {
         }
     }
 
-    /// Waits for the next chunk and begins to read what follows.
+    /// Begins to read what follows the next chunk, and waits for that.
     pub(crate) async fn next(&mut self) -> Result<Next> {
         let keeps_up = self.given_at.is_none_or(|given_at| given_at.elapsed() < self.pace.keeps_up);
         if self.given_at.is_some() {
@@ -157,7 +157,7 @@ impl Reading {
         let ahead = if keeps_up && self.given_at.is_some() { self.pace.ahead } else { 0 };
         while self.ahead.len() < ahead
             && !self.pieces.is_empty()
-            && let Some(grant) = self.budget.more(self.wanted())
+            && let Some(grant) = self.budget.ahead(self.wanted())
         {
             self.begin(grant);
         }
@@ -169,14 +169,9 @@ impl Reading {
         Ok(Next::Chunk(buffer, grant))
     }
 
-    /// How much the next chunk is to hold: bytes, no more than there are of its object. If more follow, it ends at a
-    /// multiple of its size: stores keep an object in blocks, and read whole ones.
+    /// How much the next chunk is to hold: bytes.
     fn wanted(&self) -> usize {
-        let Some(front) = self.pieces.front() else { return 0 };
-        let (start, chunk) = (start_of_block(front.start), self.chunk as u64);
-        let left = front.end - start;
-        let wanted = if left > chunk { chunk - start % chunk } else { left };
-        usize::try_from(wanted).unwrap_or(usize::MAX)
+        self.pieces.front().map_or(0, |front| length(start_of_block(front.start), front.end, self.chunk))
     }
 
     fn begin(&mut self, grant: Grant) {
@@ -197,7 +192,7 @@ impl Reading {
             let read = engine.read_blocks(&object, blocks, how).await?;
             Ok(read.map(|buffer| buffer.slice(before..buffer.len() - behind)))
         });
-        self.ahead.push_back(Ahead { piece, read, grant });
+        self.ahead.push_back(Ahead { piece, read: AbortOnDropHandle::new(read), grant });
     }
 
     /// The rest as a stream, after a first chunk that was read to see whether there is anything to give.
@@ -245,6 +240,14 @@ fn blocks(piece: &Piece) -> Range<u64> {
     start_of_block(piece.start)..piece.end.next_multiple_of(BLOCK as u64).min(piece.of)
 }
 
+/// How long a chunk is that begins at `start` of what there is up to `end`. If more follow, it ends at a multiple of the
+/// largest that it may be: stores keep an object in blocks, and read whole ones.
+fn length(start: u64, end: u64, most: usize) -> usize {
+    let (left, most) = (end - start, most as u64);
+    let length = if left > most { most - start % most } else { left };
+    usize::try_from(length).unwrap_or(usize::MAX)
+}
+
 fn start_of_block(at: u64) -> u64 {
     at - at % BLOCK as u64
 }
@@ -279,5 +282,22 @@ impl Engine {
                 answer => return answer,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_ends_where_all_of_its_size_do() {
+        const MIB: usize = 1 << 20;
+        let mib = |count: usize| (count * MIB) as u64;
+        assert_eq!(length(0, mib(100), 6 * MIB), 6 * MIB);
+        assert_eq!(length(mib(4), mib(100), 6 * MIB), 2 * MIB);
+        assert_eq!(length(mib(6) - BLOCK as u64, mib(100), 6 * MIB), BLOCK);
+        assert_eq!(length(mib(4), mib(10), 6 * MIB), 6 * MIB, "the last one is as long as it may be");
+        assert_eq!(length(mib(4), mib(10) + 1, 6 * MIB), 2 * MIB);
+        assert_eq!(length(mib(99), mib(99) + 5, 6 * MIB), 5);
     }
 }

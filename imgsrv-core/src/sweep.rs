@@ -155,8 +155,7 @@ impl Engine {
                 let prune = async |tx: &Tx| {
                     let mut most = parts::prune(tx, before, BATCH).await?;
                     if most < BATCH {
-                        // Only now, because parts go along with their session, however many there are. (Another node that
-                        // takes the same ones makes it look so too early: then this takes longer, and is right as well.)
+                        // Only now, because parts go along with their session, however many there are.
                         most = most.max(uploads::prune(tx, before, BATCH).await?);
                     }
                     sweeps::prune(tx, before).await?;

@@ -23,14 +23,20 @@ const TURN: Duration = Duration::from_millis(100);
 pub(crate) fn measure(table: &mut Table, rounds: u32) -> io::Result<()> {
     let [few, many] = [FEW, MANY].map(Catalogue::of);
     let (few, many) = (few?, many?);
-    let seen: [f64; 8] = in_turn(rounds, |_| {
+    let seen: [f64; 8] = in_turn(rounds, |round| {
         let catalogues = [&few, &many];
-        let servers = [few.start()?, many.start()?];
-        let ask = |path: fn(&Catalogue) -> String| {
+        // Whoever starts second does so beside the other one.
+        let servers = if round % 2 == 0 {
+            [few.start()?, many.start()?]
+        } else {
+            let many = many.start()?;
+            [few.start()?, many]
+        };
+        let ask = |path_of: fn(&Catalogue) -> String| {
             let mut taken = [Vec::new(), Vec::new()];
             for _ in 0..TURNS {
                 for ((catalogue, server), taken) in catalogues.iter().zip(&servers).zip(&mut taken) {
-                    let path = path(catalogue);
+                    let path = path_of(catalogue);
                     taken.push(closed_loop(server.program.address, 1, TURN, |_| (path.clone(), String::new()))?);
                 }
             }

@@ -238,11 +238,11 @@ pub(crate) async fn prune(tx: &Tx, kind: JobKind, before: DateTime<Utc>, limit: 
         .all(tx)
         .await
         .map_err(db_error)?;
-    if some.is_empty() {
-        return Ok(0);
+    let count = some.len() as u64;
+    if count > 0 {
+        Entity::delete_many().filter(Column::Id.is_in(some)).exec(tx).await.map_err(db_error)?;
     }
-    let delete = Entity::delete_many().filter(Column::Id.is_in(some));
-    Ok(delete.exec(tx).await.map_err(db_error)?.rows_affected)
+    Ok(count)
 }
 
 impl TryFrom<Model> for Job {

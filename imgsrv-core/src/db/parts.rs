@@ -215,12 +215,12 @@ pub(crate) async fn prune(tx: &Tx, before: DateTime<Utc>, limit: u64) -> Result<
         .all(tx)
         .await
         .map_err(db_error)?;
-    if some.is_empty() {
-        return Ok(0);
+    let count = some.len() as u64;
+    if count > 0 {
+        let row = Expr::tuple([part::Column::UploadId.into_expr(), part::Column::Number.into_expr()]);
+        part::Entity::delete_many().filter(row.in_tuples(some)).exec(tx).await.map_err(db_error)?;
     }
-    let row = Expr::tuple([part::Column::UploadId.into_expr(), part::Column::Number.into_expr()]);
-    let delete = part::Entity::delete_many().filter(row.in_tuples(some));
-    Ok(delete.exec(tx).await.map_err(db_error)?.rows_affected)
+    Ok(count)
 }
 
 /// Which of these keys have a row.

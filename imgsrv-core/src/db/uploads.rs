@@ -200,11 +200,12 @@ pub(crate) async fn prune(tx: &Tx, before: DateTime<Utc>, limit: u64) -> Result<
         .all(tx)
         .await
         .map_err(db_error)?;
-    if some.is_empty() {
-        return Ok(0);
+    let count = some.len() as u64;
+    if count > 0 {
+        let delete = upload::Entity::delete_many().filter(upload::Column::Id.is_in(some));
+        delete.exec(tx).await.map_err(db_error)?;
     }
-    let delete = upload::Entity::delete_many().filter(upload::Column::Id.is_in(some));
-    Ok(delete.exec(tx).await.map_err(db_error)?.rows_affected)
+    Ok(count)
 }
 
 /// The state of a session, if it is known.

@@ -56,7 +56,7 @@ const EXPLAIN: &[&str] = &[
 /// Makes rows due, numbered from `first` on: sessions past their time, lost objects, what is to be forgotten.
 fn due(first: u32) -> String {
     let rows = |behind: u32, many: u32| format!("generate_series({}, {}) n", first + behind, first + behind + many - 1);
-    let (expired, lost, uploads, jobs) = (rows(0, 200), rows(200, 200), rows(4000, 200), rows(4000, 400));
+    let (expired, lost, uploads, jobs) = (rows(0, 100), rows(100, 100), rows(4000, 200), rows(4000, 200));
     format!(
         "set auto_explain.log_min_duration = -1; -- not ours
         set session_replication_role = replica;
@@ -68,6 +68,12 @@ fn due(first: u32) -> String {
         update jobs set finished_at = now() - interval '31 days' where id in (select uid(n) from {jobs})"
     )
 }
+
+/// How many rows are left that should have been forgotten.
+const FORGOTTEN: &str = "
+    set auto_explain.log_min_duration = -1; -- not ours
+    select (select count(*) from uploads where state <> 'uploading' and updated_at < now() - interval '30 days')
+        + (select count(*) from jobs where kind = 'ingest' and finished_at < now() - interval '30 days')";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_query_reads_a_large_table_from_end_to_end() {
@@ -101,6 +107,7 @@ async fn no_query_reads_a_large_table_from_end_to_end() {
         assert_eq!(engine.events(Subject::Version, &uid(0), 100).await.expect("events").len(), 100);
         engine.run_until_idle().await.expect("jobs");
         engine.scrub_next().await.expect("a verdict").expect("a blob whose turn it is");
+        assert_eq!(postgres.psql("imgsrv", FORGOTTEN).expect("a count"), "0");
     }
 
     // A backend logs a plan when it is done with it, and all of them are when the server is down.
