@@ -64,7 +64,7 @@ struct Pace {
     keeps_up: Duration,
 }
 
-const LOCAL: Pace = Pace { chunk_max: 3 << 19, ahead: 1, keeps_up: Duration::from_millis(20) };
+const LOCAL: Pace = Pace { chunk_max: 1 << 20, ahead: 1, keeps_up: Duration::from_millis(20) };
 
 /// A worker hashes as fast as it is given bytes, and there are few of them: larger chunks cost less each byte.
 const LOCAL_WORKER: Pace = Pace { chunk_max: 4 << 20, keeps_up: Duration::from_millis(200), ..LOCAL };
