@@ -10,7 +10,7 @@ use sea_orm::{
 };
 
 use super::entity::job::{ActiveModel, Column, Entity, Model};
-use super::{Tx, db_error, from_column, hit, hit_row};
+use super::{Tx, db_error, delete_found, from_column, hit, hit_row};
 use crate::model::{Job, JobId, JobKind, JobOutcome, Lease};
 use crate::{Error, Resource, Result};
 
@@ -225,24 +225,13 @@ pub(crate) async fn delete_for(tx: &Tx, kind: JobKind, subject: &str) -> Result<
 
 /// Forgets jobs of a kind that ended before `before`, at most `limit`; how many.
 pub(crate) async fn prune(tx: &Tx, kind: JobKind, before: DateTime<Utc>, limit: u64) -> Result<u64> {
-    // In an order that only an index has: without one, the limit makes PostgreSQL hope to find some in the table. And
-    // deleted by their keys: a plan for any limit expects a tenth of the table, and reads all of it to join that many.
-    let some: Vec<JobId> = Entity::find()
-        .select_only()
-        .column(Column::Id)
+    // In an order that only an index has: without one, the limit makes PostgreSQL hope to find some in the table.
+    let some = Entity::find()
         .filter(Column::Kind.eq(kind))
         .filter(Column::FinishedAt.lt(before))
         .order_by_asc(Column::FinishedAt)
-        .limit(limit)
-        .into_tuple()
-        .all(tx)
-        .await
-        .map_err(db_error)?;
-    let count = some.len() as u64;
-    if count > 0 {
-        Entity::delete_many().filter(Column::Id.is_in(some)).exec(tx).await.map_err(db_error)?;
-    }
-    Ok(count)
+        .limit(limit);
+    delete_found(tx, some).await
 }
 
 impl TryFrom<Model> for Job {

@@ -23,9 +23,9 @@ use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, EntityTrait,
-    IntoActiveModel, IsolationLevel, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
-    UpdateMany,
+    AccessMode, ColumnTrait, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, EntityTrait,
+    IntoActiveModel, IsolationLevel, Iterable, PrimaryKeyToColumn, PrimaryKeyTrait, QueryFilter, QuerySelect, Select,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, UpdateMany,
 };
 use tracing::Instrument;
 use uuid::Uuid;
@@ -230,6 +230,20 @@ async fn hit_row<E: EntityTrait>(tx: &Tx, update: UpdateMany<E>) -> Result<Optio
         return Err(Error::bug("a guarded update hit more than one row"));
     }
     Ok(rows.pop())
+}
+
+/// Deletes the rows that a select finds; how many it found. They are deleted by their keys: in a plan for any limit,
+/// PostgreSQL expects a tenth of the table behind a limited subquery, and reads all of it to join that many.
+async fn delete_found<E: EntityTrait>(tx: &Tx, select: Select<E>) -> Result<u64> {
+    let key = || E::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column);
+    let found: Vec<<E::PrimaryKey as PrimaryKeyTrait>::ValueType> =
+        select.select_only().columns(key()).into_tuple().all(tx).await.map_err(db_error)?;
+    let count = found.len() as u64;
+    if count > 0 {
+        let key = Expr::tuple(key().map(ColumnTrait::into_expr));
+        E::delete_many().filter(key.in_tuples(found)).exec(tx).await.map_err(db_error)?;
+    }
+    Ok(count)
 }
 
 /// A number of bytes for a column.

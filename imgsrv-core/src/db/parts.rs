@@ -1,7 +1,7 @@
 //! The parts of upload sessions, and the attempts at them.
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, JoinType, QueryFilter, QueryOrder, QuerySelect,
     QueryTrait,
@@ -11,7 +11,7 @@ use super::entity::part_attempt::AttemptState;
 use super::entity::{part, part_attempt, upload, upload_of_part};
 use super::page::after;
 use super::uploads::ended;
-use super::{Tx, db_error, from_column, hit};
+use super::{Tx, db_error, delete_found, from_column, hit};
 use crate::model::{Part, PartNumber, UploadId};
 use crate::{Error, Result};
 
@@ -203,24 +203,12 @@ pub(crate) async fn forget_empty_attempt(tx: &Tx, key: &str) -> Result<()> {
 
 /// Forgets parts of sessions that ended before `before`, at most `limit`; how many.
 pub(crate) async fn prune(tx: &Tx, before: DateTime<Utc>, limit: u64) -> Result<u64> {
-    // The keys first: `jobs::prune` says why.
-    let some: Vec<(UploadId, i32)> = part::Entity::find()
-        .select_only()
-        .columns([part::Column::UploadId, part::Column::Number])
+    let some = part::Entity::find()
         .join(JoinType::InnerJoin, upload_of_part())
         .filter(ended(before))
         .order_by_asc(upload::Column::UpdatedAt)
-        .limit(limit)
-        .into_tuple()
-        .all(tx)
-        .await
-        .map_err(db_error)?;
-    let count = some.len() as u64;
-    if count > 0 {
-        let row = Expr::tuple([part::Column::UploadId.into_expr(), part::Column::Number.into_expr()]);
-        part::Entity::delete_many().filter(row.in_tuples(some)).exec(tx).await.map_err(db_error)?;
-    }
-    Ok(count)
+        .limit(limit);
+    delete_found(tx, some).await
 }
 
 /// Which of these keys have a row.

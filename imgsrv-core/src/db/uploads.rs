@@ -9,7 +9,7 @@ use sea_orm::{
 
 use super::entity::upload;
 use super::page::{before, behind, time_and_id};
-use super::{Tx, db_error, from_column, hit, hit_row, to_column};
+use super::{Tx, db_error, delete_found, from_column, hit, hit_row, to_column};
 use crate::model::{NewUpload, Paged, Upload, UploadEvent, UploadFilter, UploadId, UploadState};
 use crate::{Error, Resource, Result};
 
@@ -189,23 +189,8 @@ pub(crate) fn ended(before: DateTime<Utc>) -> Condition {
 /// Forgets sessions that ended before `before`, at most `limit`; how many. Their parts are forgotten before; their blobs
 /// stay.
 pub(crate) async fn prune(tx: &Tx, before: DateTime<Utc>, limit: u64) -> Result<u64> {
-    // The keys first: `jobs::prune` says why.
-    let some: Vec<UploadId> = upload::Entity::find()
-        .select_only()
-        .column(upload::Column::Id)
-        .filter(ended(before))
-        .order_by_asc(upload::Column::UpdatedAt)
-        .limit(limit)
-        .into_tuple()
-        .all(tx)
-        .await
-        .map_err(db_error)?;
-    let count = some.len() as u64;
-    if count > 0 {
-        let delete = upload::Entity::delete_many().filter(upload::Column::Id.is_in(some));
-        delete.exec(tx).await.map_err(db_error)?;
-    }
-    Ok(count)
+    let some = upload::Entity::find().filter(ended(before)).order_by_asc(upload::Column::UpdatedAt).limit(limit);
+    delete_found(tx, some).await
 }
 
 /// The state of a session, if it is known.
