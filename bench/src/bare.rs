@@ -1,6 +1,6 @@
 //! The least that a server has to do with an upload: receive, hash, write, and wait for the disk.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -10,13 +10,16 @@ use sha2::{Digest as _, Sha256};
 /// How much is received before it is hashed and written: bytes.
 const BATCH: usize = 1 << 20;
 
-/// Takes one upload after the other, whatever its path is, and answers with the digest.
+/// Takes one upload after the other, whatever its path is, and answers with the digest. The files stay, as those of the others
+/// do: the memory of one that is deleted would be the next one's.
 pub(crate) fn serve(address: SocketAddr, folder: &Path) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
+    let mut number = 0;
     loop {
+        number += 1;
         let (connection, _) = listener.accept()?;
         // One that was opened to see whether somebody listens ends at once.
-        if let Err(err) = receive(connection, &folder.join("bare"))
+        if let Err(err) = receive(connection, &folder.join(format!("bare-{number}")))
             && err.kind() != io::ErrorKind::UnexpectedEof
         {
             eprintln!("bare: {err}");
@@ -54,6 +57,5 @@ fn receive(mut connection: TcpStream, path: &Path) -> io::Result<()> {
     }
     file.sync_all()?;
     let digest = hex::encode(hasher.finalize());
-    write!(connection, "HTTP/1.1 201 Created\r\ncontent-length: {}\r\n\r\n{digest}", digest.len())?;
-    fs::remove_file(path)
+    write!(connection, "HTTP/1.1 201 Created\r\ncontent-length: {}\r\n\r\n{digest}", digest.len())
 }

@@ -6,12 +6,14 @@ mod growth;
 mod many_parts;
 mod memory;
 mod requests;
+mod resident;
 mod table;
 mod uploads;
 
 use std::io;
 use std::path::PathBuf;
 
+use self::resident::Resident;
 use self::table::Table;
 use crate::latency::median;
 
@@ -45,6 +47,7 @@ enum Section {
 
 /// Whether everything is as it should be.
 pub(crate) fn run(options: &Options) -> io::Result<bool> {
+    let _memory = Resident::new()?;
     let mut table = Table::default();
     let all = <Section as clap::ValueEnum>::value_variants();
     for section in if options.sections.is_empty() { all } else { &options.sections } {
