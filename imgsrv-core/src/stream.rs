@@ -64,14 +64,15 @@ struct Pace {
     keeps_up: Duration,
 }
 
-const LOCAL: Pace = Pace { chunk_max: 1 << 20, ahead: 1, keeps_up: Duration::from_millis(20) };
+/// A transfer can hold three chunks, one that is sent and two that are read, in the 4 MiB that it may have.
+const LOCAL: Pace = Pace { chunk_max: 5 << 18, ahead: 1, keeps_up: Duration::from_millis(20) };
 
 /// A worker hashes as fast as it is given bytes, and there are few of them: larger chunks cost less each byte.
 const LOCAL_WORKER: Pace = Pace { chunk_max: 4 << 20, keeps_up: Duration::from_millis(200), ..LOCAL };
 
 /// Each chunk costs a round trip, which even a reader of some MB/s should not wait for, and a store gives several at once
 /// faster than one after the other. They are multiples of the 1 MiB in which Garage keeps objects.
-const REMOTE: Pace = Pace { chunk_max: 6 << 20, ahead: 4, keeps_up: Duration::from_millis(200) };
+const REMOTE: Pace = Pace { chunk_max: 5 << 20, ahead: 4, keeps_up: Duration::from_millis(200) };
 
 /// How long a transfer that has begun waits for the database, and how often it asks.
 const PATIENCE: Duration = Duration::from_mins(1);
