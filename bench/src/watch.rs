@@ -59,9 +59,14 @@ impl Watch {
     fn memory(&self, which: &str) -> u64 {
         let of = |pid: &u32| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix(which))?;
-            line.trim().trim_end_matches(" kB").parse().ok()
+            kib(&status, which)
         };
         self.pids.iter().filter_map(of).max().unwrap_or(0)
     }
+}
+
+/// An amount of memory, by its name in a file of /proc.
+pub(crate) fn kib(lines: &str, name: &str) -> Option<u64> {
+    let line = lines.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
 }

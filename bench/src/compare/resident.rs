@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
 use crate::scenario::MIB;
+use crate::watch::kib;
 
 const PAGE: u64 = 4 << 10;
 
@@ -27,7 +28,7 @@ pub(crate) struct Resident {
 impl Resident {
     pub(crate) fn new() -> io::Result<Self> {
         let pages = File::from(memfd_create("imgsrv-bench", MemfdFlags::CLOEXEC)?);
-        let used = vec![0; usize::try_from(MIB).unwrap_or(usize::MAX)];
+        let used = vec![0; 1 << 20];
         let mut mib = 0;
         while is_more_available()? {
             pages.write_all_at(&used, mib * MIB)?;
@@ -44,10 +45,7 @@ impl Resident {
 /// Whether there is memory to be had.
 fn is_more_available() -> io::Result<bool> {
     let lines = fs::read_to_string("/proc/meminfo")?;
-    let kib = |name| {
-        let line = lines.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
-    };
-    let (total, available) = kib("MemTotal:").zip(kib("MemAvailable:")).ok_or(io::ErrorKind::Unsupported)?;
+    let all = kib(&lines, "MemTotal:").zip(kib(&lines, "MemAvailable:"));
+    let (total, available) = all.ok_or(io::ErrorKind::Unsupported)?;
     Ok(available > total / LEFT_ONE_IN)
 }
