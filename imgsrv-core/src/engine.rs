@@ -199,7 +199,7 @@ impl Builder {
             None
         };
         let batches = store.batches();
-        let memory = Memory::new(self.settings.transfer_memory, batches.alive * batches.least);
+        let memory = Memory::new(self.settings.transfer_memory, batches.alive() * batches.least);
         let inner = Inner {
             db,
             store,

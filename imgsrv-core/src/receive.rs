@@ -1,7 +1,8 @@
 //! A request body on its way into the store.
 //!
-//! One batch is filled from the client while the one before it is hashed and written.
+//! One batch is filled from the client while the one before it is written. Beside that they are hashed, a few behind.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 use std::{io, mem};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hashing::{HashPool, PartHashes};
 use crate::memory::Budget;
-use crate::store::{ObjectWriter, Store};
+use crate::store::Store;
 use crate::{Condition, Error, Result};
 
 /// A client that sends nothing for so long is gone, whether its connection says so or not.
@@ -54,7 +55,7 @@ impl Receiver<'_> {
         &self,
         key: &str,
         body: Pin<&mut (impl Stream<Item = io::Result<Bytes>> + Send)>,
-        mut hashes: PartHashes,
+        hashes: PartHashes,
     ) -> Result<PartHashes> {
         let (room, part_max) = (self.room, self.part_max);
         let mut source = Source { body: body.fuse(), gone: self.gone, spare: None, size: 0, room, part_max };
@@ -65,71 +66,58 @@ impl Receiver<'_> {
         }
         let sizes = self.store.batches();
         let announced = self.announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
-        let base = (sizes.alive * sizes.least).min(announced);
+        let base = (sizes.alive() * sizes.least).min(announced);
         let granted = self.gone.run_until_cancelled(self.budget.allowance(base)).await;
         let mut allowance = granted.ok_or_else(|| interrupted("nobody waits for the answer"))?;
         let mut batch = source.fill(None, sizes.least).await?;
-        // The store keeps a batch until it has the next one.
-        let (mut kept, mut spent) = (Bytes::new(), None);
+        let mut kept = VecDeque::from(vec![Bytes::new(); sizes.kept]);
+        let mut spent = None;
         let mut size = sizes.least;
         let mut writer = self.store.writer(key).await?;
-        let mut checked = 0;
+        let hashing = self.hashing.begin(hashes, sizes.kept);
+        let (mut written, mut checked) = (0, 0);
         while !batch.is_empty() {
-            if hashes.size() - checked >= CHECK_ROOM {
+            if written - checked >= CHECK_ROOM {
                 if let Err(err) = self.store.check_room(self.min_free).await {
                     writer.discard().await;
                     return Err(err);
                 }
-                checked = hashes.size();
+                checked = written;
             }
             let begun = Instant::now();
             let flush = async {
-                let (hashes, spent) = self.flush(&mut writer, hashes, &batch, kept, size).await?;
-                Ok::<_, Error>((hashes, spent, Instant::now()))
+                tokio::try_join!(writer.write(batch.clone()), hashing.feed(batch.clone(), None))?;
+                Ok(Instant::now())
             };
             let fill = async { Ok((source.fill(spent, size).await?, Instant::now())) };
-            let done = tokio::try_join!(flush, fill);
-            let ((fed, let_go, flushed_at), (filled, filled_at)) = match done {
+            let (flushed_at, (filled, filled_at)) = match tokio::try_join!(flush, fill) {
                 Ok(done) => done,
                 Err(err) => {
                     writer.discard().await;
                     return Err(err);
                 }
             };
-            (hashes, spent) = (fed, let_go);
-            kept = mem::replace(&mut batch, filled);
+            written += batch.len() as u64;
+            kept.push_back(mem::replace(&mut batch, filled));
             if filled_at <= flushed_at {
                 // The client waits for us: larger batches cost less each byte.
-                allowance.grow(sizes.alive * sizes.most);
+                allowance.grow(sizes.alive() * sizes.most);
                 size = sizes.of(allowance.bytes());
             } else if filled_at - begun > SLOW {
                 size = sizes.least;
             }
+            // Memory that the next batch cannot use is free from here on, since that may take its client long.
+            spent =
+                kept.pop_front().and_then(|batch| batch.try_into_mut().ok()).filter(|spent| spent.capacity() == size);
             // What is held must have become as small as what is granted then.
-            if size == sizes.least && batch.len() == size && kept.len() == size {
+            if size == sizes.least && batch.len() == size && kept.iter().all(|kept| kept.len() == size) {
                 allowance.shrink();
             }
         }
         // To close an object takes long.
         drop((kept, spent));
         writer.finish().await?;
-        Ok(hashes)
-    }
-
-    /// Hashes and writes a batch, upon which the store lets go of the one before. Gives its memory back if a batch of `size`
-    /// bytes can use it; else it is free from here on, since the next batch may take its client long.
-    async fn flush(
-        &self,
-        writer: &mut ObjectWriter<'_>,
-        hashes: PartHashes,
-        batch: &Bytes,
-        before: Bytes,
-        size: usize,
-    ) -> Result<(PartHashes, Option<BytesMut>)> {
-        let (hashes, written) =
-            tokio::join!(self.hashing.feed(hashes, vec![batch.clone()]), writer.write(batch.clone()));
-        written?;
-        Ok((hashes?, before.try_into_mut().ok().filter(|spent| spent.capacity() == size)))
+        hashing.end().await
     }
 }
 
@@ -147,10 +135,10 @@ struct Source<'a, B> {
 impl<B: Stream<Item = io::Result<Bytes>> + Send> Source<'_, B> {
     /// The next `size` bytes; fewer at the end of the body, and none behind it.
     ///
-    /// They are copied, into memory that was `spent` if it fits, so that the connection can receive into the same memory
-    /// again, and a client that sends single bytes does not have us hold more about them than of them.
+    /// They are copied, into memory that was `spent` if there is some, so that the connection can receive into the same
+    /// memory again, and a client that sends single bytes does not have us hold more about them than of them.
     async fn fill(&mut self, spent: Option<BytesMut>, size: usize) -> Result<Bytes> {
-        let mut batch = spent.filter(|spent| spent.capacity() == size).unwrap_or_else(|| BytesMut::with_capacity(size));
+        let mut batch = spent.unwrap_or_else(|| BytesMut::with_capacity(size));
         batch.clear();
         while batch.len() < size
             && let Some(mut frame) = self.next().await?
@@ -300,9 +288,9 @@ mod tests {
         const BASE: usize = 64 << 10;
         let fast = || std::iter::repeat_n((1 << 20, Duration::ZERO), 64);
         let slow = |pause| std::iter::repeat_n((16 << 10, pause), 512);
-        assert_eq!(left(fast()).await.into_iter().min(), Some(BUDGET - (3 << 20)), "three batches of 1 MiB");
+        assert_eq!(left(fast()).await.into_iter().min(), Some(BUDGET - (4 * (960 << 10))), "four batches of 960 KiB");
         let held = left(slow(Duration::from_secs(5))).await;
-        assert_eq!(held.into_iter().min(), Some(BUDGET - BASE), "three batches of 20 KiB");
+        assert_eq!(held.into_iter().min(), Some(BUDGET - BASE), "four batches of 16 KiB");
         // 320 KiB and 3 KiB a second.
         for pause in [Duration::from_millis(50), Duration::from_secs(5)] {
             let held = left(fast().chain(slow(pause))).await;

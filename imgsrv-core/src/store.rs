@@ -79,26 +79,32 @@ const DELETES_AT_ONCE: usize = 16;
 pub(crate) struct Batches {
     pub least: usize,
     pub most: usize,
-    /// How many of them a transfer holds at once: one is written while the next is received, and opendal keeps one until it
-    /// has the next.
-    pub alive: usize,
+    /// How many of them a transfer keeps behind the one that it writes: opendal has one until it has the next, and so
+    /// many may not be hashed yet.
+    pub kept: usize,
 }
 
 impl Batches {
+    /// How many of them a transfer holds at once: one is received while the one before is written.
+    pub(crate) fn alive(self) -> usize {
+        2 + self.kept
+    }
+
     /// How large a batch can be where so much is granted to a transfer, in whole pages of a file.
     pub(crate) fn of(self, granted: usize) -> usize {
-        let size = granted / self.alive;
+        let size = granted / self.alive();
         (size - size % PAGE).max(self.least)
     }
 }
 
 const PAGE: usize = 4 << 10;
 
-const LOCAL: Batches = Batches { least: 20 << 10, most: 1 << 20, alive: 3 };
+/// Four of them make 64 KiB, the unit of memory, and 3.75 MiB, of the 4 MiB that a transfer may have.
+const LOCAL: Batches = Batches { least: 16 << 10, most: 960 << 10, kept: 2 };
 
 /// A part of a multipart upload has at least 5 MiB (but the last). See
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
-const REMOTE: Batches = Batches { least: 5 << 20, most: 10 << 20, alive: 3 };
+const REMOTE: Batches = Batches { least: 5 << 20, most: 10 << 20, kept: 1 };
 
 /// The store, with what imgsrv adds to it: durable folders, and a floor under the free space.
 #[derive(Debug)]

@@ -54,12 +54,13 @@ async fn fingerprint(cx: &StepContext<'_>, metadata: &BlobRef, root: &BlobRef) -
 }
 
 async fn hash_both(cx: &StepContext<'_>, metadata: &BlobRef, root: &BlobRef) -> Result<Digest, StepError> {
-    let mut chain = HashChain::default();
+    let hashing = cx.engine.hashing().begin(HashChain::default(), 1);
     for blob in [metadata, root] {
         let mut body = cx.open(blob).await?.body;
         while let Some(bytes) = body.try_next().await? {
-            chain = cx.engine.hashing().feed(chain, vec![bytes]).await?;
+            // One chunk beside the budget: what is read needs none of it as soon as the next one is asked for.
+            hashing.feed(bytes, None).await?;
         }
     }
-    Ok(chain.digest())
+    Ok(hashing.end().await?.digest())
 }
