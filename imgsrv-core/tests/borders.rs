@@ -22,7 +22,8 @@ const SEA_ORM: &[(&str, &str)] = &[
 const OPENDAL: &[(&str, &str)] = &[
     ("lib.rs", "pub use {opendal, sea_orm};"),
     ("engine.rs", "use opendal::Operator;"), // what the Builder is given
-    ("stream.rs", "use opendal::Buffer;"),   // bytes, not IO
+    ("hashing.rs", "use opendal::Buffer;"),  // bytes, not IO
+    ("stream.rs", "use opendal::Buffer;"),
 ];
 
 /// Every source file with its path below `src`.
