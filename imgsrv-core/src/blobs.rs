@@ -1,18 +1,18 @@
 //! Blobs: verified bytes, read by ranges.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::db::entity::blob_segment;
-use crate::db::{Tx, blobs, from_column, parts};
+use crate::db::{Db, Tx, blobs, from_column, parts};
 use crate::engine::Change;
 use crate::model::{Blob, BlobState, Digest, Scope, Subject};
-use crate::stream::{BlobStream, By, Flaw, Next, Piece, Reading};
+use crate::segments::{Segments, pieces};
+use crate::stream::{BlobStream, By, Flaw, Next, Reading};
 use crate::{Engine, Error, Resource, Result};
 
 /// How many objects are asked for at once.
@@ -20,9 +20,6 @@ const STATS_AT_ONCE: usize = 32;
 
 /// How long nobody needs to know that a blob was checked once more.
 const NOTED_FOR: TimeDelta = TimeDelta::hours(1);
-
-/// All bytes of a blob, however many it has.
-const ALL: Range<u64> = 0..u64::MAX;
 
 /// What is unavailable when the store answers but lacks bytes of a blob.
 pub(crate) const LOST: &str = "blob";
@@ -90,15 +87,13 @@ impl Engine {
     /// [`Error::NotFound`]; [`Error::Unavailable`] when the store does not have the bytes (now); [`Error::Invalid`] for
     /// a range that is not within the blob.
     pub async fn read_blob(&self, digest: &Digest, range: Option<Range<u64>>) -> Result<BlobStream> {
-        let asked = range.clone().unwrap_or(ALL);
-        let (blob, segments) = blobs::with_segments(self.db().reader(), digest, asked.start, asked.end).await?;
+        let (blob, segments) = self.blob_with_segments(digest).await?;
         readable(&blob)?;
         let range = range.unwrap_or(0..blob.size);
         if range.start > range.end || range.end > blob.size {
             return Err(Error::Invalid { what: "range", reason: format!("must lie within the {} bytes", blob.size) });
         }
-        let pieces = if range.is_empty() { VecDeque::new() } else { pieces(&segments, &range)? };
-        let mut reading = Reading::new(self, pieces, By::Reader);
+        let mut reading = Reading::new(self, pieces(&segments, &range)?, By::Reader);
         let body = match reading.next().await? {
             Next::End if range.is_empty() => stream::empty().boxed(),
             Next::End => return Err(Error::bug("a blob without segments")),
@@ -128,6 +123,23 @@ impl Engine {
         Ok(BlobStream { size: blob.size, range, body })
     }
 
+    /// A blob as it is now, and its segments.
+    async fn blob_with_segments(&self, digest: &Digest) -> Result<(Blob, Segments)> {
+        let read = |db: Db, digest| async move { blobs::with_first_key(db.reader(), &digest).await }.boxed();
+        let found = self.blobs().read(self.db(), digest.clone(), read).await?;
+        let (blob, first_key) = found.ok_or_else(|| Error::NotFound(Resource::Blob(digest.clone())))?;
+        let remembered = self.segments().get(digest);
+        if let Some(segments) =
+            remembered.filter(|segments| segments.first().map(|first| &first.key) == first_key.as_ref())
+        {
+            return Ok((blob, segments));
+        }
+        let read = |db: Db, digest| async move { blobs::with_segments(db.reader(), &digest).await }.boxed();
+        let (blob, segments) = self.whole_blobs().read(self.db(), digest.clone(), read).await?;
+        self.segments().put(digest.clone(), Arc::clone(&segments));
+        Ok((blob, segments))
+    }
+
     /// Cites a blob; its size, if it can be used. The first statement of whatever relies on the blob.
     pub(crate) async fn cite(&self, tx: &Tx, digest: &Digest) -> Result<Option<u64>> {
         let Some(before) = blobs::cite(tx, digest, self.clock().now()).await? else { return Ok(None) };
@@ -143,12 +155,12 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn blob_objects(&self, digest: &Digest) -> Result<Vec<BlobObject>> {
-        let (_, segments) = blobs::with_segments(self.db().reader(), digest, ALL.start, ALL.end).await?;
+        let (_, segments) = self.blob_with_segments(digest).await?;
         segments
-            .into_iter()
+            .iter()
             .map(|segment| {
                 Ok(BlobObject {
-                    key: segment.key,
+                    key: segment.key.clone(),
                     offset: from_column("blob_segments", segment.start)?,
                     size: from_column("blob_segments", segment.size)?,
                 })
@@ -290,21 +302,4 @@ fn damaged(digest: &Digest) -> Error {
 fn quarantined(digest: &Digest) -> Error {
     let source = format!("what the store has of {digest} are other bytes").into();
     Error::Unavailable { what: OTHER, source }
-}
-
-/// Which bytes of which objects a range is.
-pub(crate) fn pieces(segments: &[blob_segment::Model], range: &Range<u64>) -> Result<VecDeque<Piece>> {
-    let mut at = range.start;
-    let mut pieces = VecDeque::with_capacity(segments.len());
-    for segment in segments {
-        let start: u64 = from_column("blob_segments", segment.start)?;
-        let size: u64 = from_column("blob_segments", segment.size)?;
-        if start > at {
-            return Err(Error::bug("a blob has a hole"));
-        }
-        let end = range.end.min(start + size);
-        pieces.push_back(Piece { key: segment.key.clone(), start: at - start, end: end - start, of: size });
-        at = end;
-    }
-    if at == range.end { Ok(pieces) } else { Err(Error::bug("a blob ends before its end")) }
 }

@@ -155,12 +155,12 @@ impl Engine {
 
     /// What everybody may see of a version.
     async fn get_published(&self, image: &ImageName, version: &VersionName) -> Result<Arc<Published>> {
-        if let Some(published) = self.published().get(image, version) {
+        if let Some(published) = self.published().get(&(image.clone(), version.clone())) {
             return Ok(published);
         }
         let found = catalog::manifest(self.db().reader(), image, version, Scope::Published).await?;
         let published = Arc::new(Published { version: found.version, artifacts: found.artifacts });
-        self.published().put(image, Arc::clone(&published));
+        self.published().put((image.clone(), version.clone()), Arc::clone(&published));
         Ok(published)
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest as Crc};
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+
+use crate::remembered::Weigh;
 
 /// What is checked at once: bytes. Small enough for a range of 4 KiB, and 128 bytes of checksums for each MiB.
 pub(crate) const BLOCK: usize = 64 << 10;
@@ -97,56 +97,19 @@ impl Checksums {
     }
 }
 
-/// The checksums of the objects that were read last. An object is written once, so they are never out of date, unless they
-/// were wrong and are made anew: who finds bytes that differ from them asks the database again.
-#[derive(Debug)]
-pub(crate) struct Remembered(Cache<String, Checksums, Size>);
-
-/// How much is remembered: bytes; enough for images of 100 GiB together.
-const REMEMBERED: u64 = 16 << 20;
-
 /// What an object takes besides its checksums, about: bytes.
 const ENTRY: u64 = 256;
 
-#[derive(Clone, Debug)]
-struct Size;
-
-impl Weighter<String, Checksums> for Size {
-    fn weight(&self, _: &String, checksums: &Checksums) -> u64 {
-        ENTRY + checksums.0.len() as u64
-    }
-}
-
-impl Default for Remembered {
-    fn default() -> Self {
-        let options = OptionsBuilder::new()
-            // Of a cache in pieces none would have the room for the checksums of a large object.
-            .shards(1)
-            .estimated_items_capacity((REMEMBERED / (8 * ENTRY)) as usize)
-            .weight_capacity(REMEMBERED)
-            .build()
-            .expect("all is said that must be");
-        Self(Cache::with_options(options, Size, DefaultHashBuilder::default(), DefaultLifecycle::default()))
-    }
-}
-
-impl Remembered {
-    pub(crate) fn get(&self, key: &str) -> Option<Checksums> {
-        self.0.get(key)
-    }
-
-    pub(crate) fn put(&self, key: &str, checksums: Checksums) {
-        self.0.insert(key.to_owned(), checksums);
-    }
-
-    pub(crate) fn forget(&self, key: &str) {
-        self.0.remove(key);
+impl Weigh for Checksums {
+    fn weight(&self) -> u64 {
+        ENTRY + self.0.len() as u64
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remembered::Remembered;
 
     fn random(size: usize) -> Vec<u8> {
         let mut random = fastrand::Rng::with_seed(size as u64);
@@ -182,9 +145,9 @@ mod tests {
 
     #[test]
     fn what_the_largest_object_has_is_remembered() {
-        let remembered = Remembered::default();
+        let remembered = Remembered::<String, _>::default();
         for key in ["one", "two"] {
-            remembered.put(key, Checksums::saved(vec![0; (5 << 30) / BLOCK * EACH]));
+            remembered.put(key.to_owned(), Checksums::saved(vec![0; (5 << 30) / BLOCK * EACH]));
         }
         assert!(remembered.get("one").is_some() && remembered.get("two").is_some());
         remembered.forget("one");

@@ -14,17 +14,19 @@ use tokio::sync::Notify;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::checksums::{self, Checksums};
+use crate::checksums::Checksums;
 use crate::circuit::Circuit;
 use crate::db::{Db, Tx, parts};
 use crate::faults::Faults;
 use crate::hashing::HashPool;
 use crate::heartbeat::Heartbeat;
 use crate::memory::Memory;
-use crate::model::{Actor, Digest, Event, Image, ImageName, Reference, Subject, Version};
+use crate::model::{Actor, Blob, Digest, Event, Image, ImageName, Reference, Subject, Version, VersionName};
 use crate::projection::{Projection, Projections};
 use crate::publish::{self, PublishStep};
-use crate::published::Remembered;
+use crate::published::Published;
+use crate::remembered::Remembered;
+use crate::segments::Segments;
 use crate::store::{Key, Store};
 use crate::together::Together;
 use crate::{Clock, Error, Result};
@@ -53,10 +55,15 @@ struct Inner {
     heartbeat: Heartbeat,
     /// Blobs that are being verified because a reader came upon wrong bytes.
     doubted: Mutex<HashSet<Digest>>,
-    published: Remembered,
-    checksums: checksums::Remembered,
+    published: Remembered<(ImageName, VersionName), Arc<Published>>,
+    /// An object is written once, so they are never out of date, unless they were wrong and are made anew: who finds bytes
+    /// that differ from them asks the database again.
+    checksums: Remembered<String, Checksums>,
+    segments: Remembered<Digest, Segments>,
     images: Together<ImageName, Image>,
     references: Together<(ImageName, Reference), Option<Version>>,
+    blobs: Together<Digest, Option<(Blob, Option<String>)>>,
+    whole_blobs: Together<Digest, (Blob, Segments)>,
     /// What the store is called in the database; none where it was not looked at.
     store_name: Option<Uuid>,
 }
@@ -214,9 +221,12 @@ impl Builder {
             heartbeat: Heartbeat::default(),
             doubted: Mutex::default(),
             published: Remembered::default(),
-            checksums: checksums::Remembered::default(),
+            checksums: Remembered::default(),
+            segments: Remembered::default(),
             images: Together::default(),
             references: Together::default(),
+            blobs: Together::default(),
+            whole_blobs: Together::default(),
             store_name,
         };
         let engine = Engine { inner: Arc::new(inner), actor: Actor::system() };
@@ -396,7 +406,7 @@ impl Engine {
         }
         let found = parts::checksums(self.db().reader(), key).await?.map(Checksums::saved);
         if let Some(checksums) = &found {
-            self.inner.checksums.put(key, checksums.clone());
+            self.inner.checksums.put(key.to_owned(), checksums.clone());
         }
         Ok(found)
     }
@@ -407,8 +417,12 @@ impl Engine {
         self.checksums(key).await
     }
 
-    pub(crate) fn published(&self) -> &Remembered {
+    pub(crate) fn published(&self) -> &Remembered<(ImageName, VersionName), Arc<Published>> {
         &self.inner.published
+    }
+
+    pub(crate) fn segments(&self) -> &Remembered<Digest, Segments> {
+        &self.inner.segments
     }
 
     /// Reads of images by name, whoever may see them.
@@ -419,6 +433,16 @@ impl Engine {
     /// Reads of what references mean.
     pub(crate) fn references(&self) -> &Together<(ImageName, Reference), Option<Version>> {
         &self.inner.references
+    }
+
+    /// Reads of blobs, each with the key of its first object.
+    pub(crate) fn blobs(&self) -> &Together<Digest, Option<(Blob, Option<String>)>> {
+        &self.inner.blobs
+    }
+
+    /// Reads of blobs, each with its segments.
+    pub(crate) fn whole_blobs(&self) -> &Together<Digest, (Blob, Segments)> {
+        &self.inner.whole_blobs
     }
 
     pub(crate) fn steps(&self) -> &[Arc<dyn PublishStep>] {

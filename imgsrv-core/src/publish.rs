@@ -110,12 +110,12 @@ impl Engine {
         let job: JobId = self.clock().new_id().into();
         jobs::enqueue(tx, job, JobKind::Publish, &id.to_string(), now, now).await?;
         let steps = sequence(self.steps()).map(|(place, name)| (self.clock().new_id().into(), place, name));
-        steps::insert(tx, job, steps, now).await?;
+        let steps = steps::insert(tx, job, steps, now).await?;
         let change = Change::new(Subject::Version, id, "publish requested")
             .named_in(&manifest.image.name, &manifest.version.version);
         self.record(tx, change.from(VersionState::Draft).to(VersionState::Publishing)).await?;
         let Manifest { image, version, .. } = manifest;
-        let (job, steps) = (jobs::get(tx, job).await?, steps::of_job(tx, job).await?);
+        let job = jobs::get(tx, job).await?;
         Ok(Some(PublishJob { job, version_id: id, image: image.name, version: version.version, steps }))
     }
 

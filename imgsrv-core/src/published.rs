@@ -2,14 +2,9 @@
 
 use std::sync::Arc;
 
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
-
-use crate::model::{ArtifactEntry, ArtifactId, ImageName, Version, VersionName};
+use crate::model::{ArtifactEntry, ArtifactId, Version};
+use crate::remembered::Weigh;
 use crate::{Error, Resource, Result};
-
-/// How much is remembered: bytes, about.
-const REMEMBERED: u64 = 16 << 20;
 
 /// What one artifact or attachment takes, about: bytes.
 const ENTRY: u64 = 1 << 10;
@@ -30,35 +25,9 @@ impl Published {
     }
 }
 
-/// The published versions that were asked for last.
-#[derive(Debug)]
-pub(crate) struct Remembered(Cache<Names, Arc<Published>, Size>);
-
-type Names = (ImageName, VersionName);
-
-#[derive(Clone, Debug)]
-struct Size;
-
-impl Weighter<Names, Arc<Published>> for Size {
-    fn weight(&self, _: &Names, published: &Arc<Published>) -> u64 {
-        let entries = published.artifacts.iter().map(|entry| 1 + entry.attachments.len() as u64).sum::<u64>();
+impl Weigh for Arc<Published> {
+    fn weight(&self) -> u64 {
+        let entries = self.artifacts.iter().map(|entry| 1 + entry.attachments.len() as u64).sum::<u64>();
         (1 + entries) * ENTRY
-    }
-}
-
-impl Default for Remembered {
-    fn default() -> Self {
-        let versions = usize::try_from(REMEMBERED / (3 * ENTRY)).unwrap_or(usize::MAX);
-        Self(Cache::with_weighter(versions, REMEMBERED, Size))
-    }
-}
-
-impl Remembered {
-    pub(crate) fn get(&self, image: &ImageName, version: &VersionName) -> Option<Arc<Published>> {
-        self.0.get(&(image.clone(), version.clone()))
-    }
-
-    pub(crate) fn put(&self, image: &ImageName, published: Arc<Published>) {
-        self.0.insert((image.clone(), published.version.version.clone()), published);
     }
 }

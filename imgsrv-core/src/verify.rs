@@ -2,13 +2,14 @@
 
 use std::num::NonZeroU64;
 
-use crate::blobs::{Mended, pieces};
+use crate::blobs::Mended;
 use crate::checksums::Running;
 use crate::db::entity::{blob, blob_segment};
 use crate::db::{Tx, blobs, from_column, parts};
 use crate::engine::Change;
 use crate::hashing::Hashes;
 use crate::model::{BlobState, Digest, HashChain, Subject};
+use crate::segments::pieces;
 use crate::{Engine, Error, Resource, Result};
 
 /// What became of verifying a blob.

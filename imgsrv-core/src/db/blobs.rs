@@ -1,10 +1,12 @@
 //! Blobs and the objects that hold their bytes.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, Query, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition, LockBehavior, LockType, Query};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder,
-    QuerySelect, Statement, UpdateMany,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    Statement, UpdateMany,
 };
 
 use super::entity::{
@@ -184,17 +186,28 @@ pub(crate) async fn is_published(db: &impl ConnectionTrait, digest: &Digest) -> 
     Ok(as_attachment.is_some())
 }
 
-/// A blob with the segments that hold its bytes from `start` to `end`, in order: one look at both.
+/// A blob, and the key of its first object, if it has one: one look at both.
+pub(crate) async fn with_first_key(
+    db: &impl ConnectionTrait,
+    digest: &Digest,
+) -> Result<Option<(Blob, Option<String>)>> {
+    let is_first = |_, _| Expr::col((blob_segment::Entity, blob_segment::Column::Start)).eq(0).into_condition();
+    let row = blob::Entity::find_by_id(digest.clone())
+        .join(JoinType::LeftJoin, segments_of_blob().on_condition(is_first).into())
+        .select_also(blob_segment::Entity)
+        .one(db)
+        .await
+        .map_err(db_error)?;
+    row.map(|(blob, first)| Ok((blob.try_into()?, first.map(|first| first.key)))).transpose()
+}
+
+/// A blob with its segments in order: one look at both.
 pub(crate) async fn with_segments(
     db: &impl ConnectionTrait,
     digest: &Digest,
-    start: u64,
-    end: u64,
-) -> Result<(Blob, Vec<blob_segment::Model>)> {
-    let held = holding(digest, start, end);
-    let segments = segments_of_blob().on_condition(move |_, _| held.clone()).into();
+) -> Result<(Blob, Arc<[blob_segment::Model]>)> {
     let rows = blob::Entity::find_by_id(digest.clone())
-        .join(JoinType::LeftJoin, segments)
+        .join(JoinType::LeftJoin, segments_of_blob().into())
         .select_also(blob_segment::Entity)
         .order_by_asc(blob_segment::Column::Start)
         .all(db)
@@ -203,21 +216,6 @@ pub(crate) async fn with_segments(
     let (mut blobs, segments): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     let blob = blobs.pop().ok_or_else(|| Error::NotFound(Resource::Blob(digest.clone())))?;
     Ok((blob.try_into()?, segments.into_iter().flatten().collect()))
-}
-
-/// Whether a segment of a blob holds some of its bytes from `start` to `end`.
-fn holding(digest: &Digest, start: u64, end: u64) -> Condition {
-    let place = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
-    let column = Expr::col((blob_segment::Entity, blob_segment::Column::Start));
-    // Found by the index, however many segments there are.
-    let first = Query::select()
-        .expr(Expr::col(blob_segment::Column::Start).max())
-        .from(blob_segment::Entity)
-        .and_where(Expr::col(blob_segment::Column::Digest).eq(digest.clone()))
-        .and_where(Expr::col(blob_segment::Column::Start).lte(place(start)))
-        .to_owned();
-    let first = SimpleExpr::SubQuery(None, Box::new(first.into()));
-    Condition::all().add(column.clone().lt(place(end))).add(column.gte(first))
 }
 
 /// All segments of a blob, in order.

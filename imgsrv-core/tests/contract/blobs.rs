@@ -114,6 +114,8 @@ async fn only_what_is_published_is_public(f: &Fixture) {
 async fn a_lost_first_object_is_unavailable_until_uploaded_again(f: &Fixture) {
     let whole = bytes(8, 300);
     let (digest, keys) = f.upload_in(&whole, &[100, 200]).await;
+    let across = async |node| read(node, &digest, Some(90..110)).await.expect("a range across both");
+    assert_eq!([across(&f.engine).await, across(&f.other).await], [&whole[90..110]; 2]);
     f.store.delete(&keys[0]).await.expect("an object less");
     let refused = f.engine.read_blob(&digest, None).await;
     assert!(matches!(refused, Err(Error::Unavailable { what: "blob", .. })), "{refused:?}");
@@ -127,7 +129,7 @@ async fn a_lost_first_object_is_unavailable_until_uploaded_again(f: &Fixture) {
     let upload = f.engine.complete_upload(upload.id, vec![listed(&part)]).await.expect("complete");
     assert_eq!(upload.state, UploadState::Ready);
     assert_eq!(f.blob_state(&digest).await, BlobState::Live);
-    assert_eq!(f.read(&digest).await.expect("a blob"), whole);
+    assert_eq!([across(&f.engine).await, across(&f.other).await], [&whole[90..110]; 2], "of the new object");
     f.clock.advance(TimeDelta::hours(24) - TimeDelta::seconds(1));
     f.engine.sweep().await.expect("a sweep");
     assert!(f.objects().await.contains(&keys[1]), "a reader may still be at it");
@@ -135,6 +137,7 @@ async fn a_lost_first_object_is_unavailable_until_uploaded_again(f: &Fixture) {
     f.other.sweep().await.expect("a sweep");
     assert!(!f.objects().await.contains(&keys[1]), "the grace is over");
     assert_eq!(f.read(&digest).await.expect("a blob"), whole);
+    assert_eq!(across(&f.other).await, &whole[90..110]);
     f.tidy().await;
 }
 

@@ -1,15 +1,15 @@
 //! A gate before the deletes of a store: shut, they wait; and some keys it never lets through. It can also lose what a
-//! store says when an object is closed, and let nobody through who wants to read.
+//! store says when an object is closed, let nobody through who wants to read, and hold up readers.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use imgsrv_core::opendal::raw::oio::{self, Delete, Write};
+use imgsrv_core::opendal::raw::oio::{self, Delete, Read, Write};
 use imgsrv_core::opendal::raw::{
     Layer, OpCopy, OpCreateDir, OpDelete, OpList, OpPresign, OpRead, OpRename, OpStat, OpWrite, RpCreateDir, RpPresign,
-    RpRename, RpStat, Service, ServiceInfo, Servicer,
+    RpRead, RpRename, RpStat, Service, ServiceInfo, Servicer,
 };
-use imgsrv_core::opendal::{Buffer, Capability, Error, ErrorKind, Metadata, OperationContext, Result};
+use imgsrv_core::opendal::{Buffer, BytesRange, Capability, Error, ErrorKind, Metadata, OperationContext, Result};
 use tokio::sync::watch;
 
 #[derive(Clone, Debug)]
@@ -23,14 +23,24 @@ struct State {
     loses_answers: AtomicBool,
     away: AtomicBool,
     turned_away: AtomicUsize,
+    readers: watch::Sender<Readers>,
+}
+
+/// What becomes of those who read an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Readers {
+    #[default]
+    Pass,
+    Wait,
+    Fail,
 }
 
 impl Gate {
     pub(crate) fn new() -> Self {
         let shut = watch::Sender::new(false);
         let (waiting, refused, loses_answers) = Default::default();
-        let (away, turned_away) = Default::default();
-        Self(Arc::new(State { shut, waiting, refused, loses_answers, away, turned_away }))
+        let (away, turned_away, readers) = Default::default();
+        Self(Arc::new(State { shut, waiting, refused, loses_answers, away, turned_away, readers }))
     }
 
     /// Lets deletes wait until the gate is opened.
@@ -62,6 +72,10 @@ impl Gate {
         self.0.away.store(away, Ordering::SeqCst);
     }
 
+    pub(crate) fn readers(&self, readers: Readers) {
+        self.0.readers.send_replace(readers);
+    }
+
     /// How many questions came while the store was away.
     pub(crate) fn turned_away(&self) -> usize {
         self.0.turned_away.load(Ordering::SeqCst)
@@ -73,6 +87,14 @@ impl Gate {
         }
         self.0.turned_away.fetch_add(1, Ordering::SeqCst);
         Err(Error::new(ErrorKind::Unexpected, "the gate is closed").set_temporary())
+    }
+
+    async fn let_read(&self) -> Result<()> {
+        let mut readers = self.0.readers.subscribe();
+        match *readers.wait_for(|readers| *readers != Readers::Wait).await.expect("the gate stands") {
+            Readers::Fail => Err(Error::new(ErrorKind::Unexpected, "the gate lets nobody read")),
+            _ => Ok(()),
+        }
     }
 
     async fn pass(&self, key: &str) -> Result<()> {
@@ -114,6 +136,23 @@ impl Delete for Deleter {
     }
 }
 
+struct Reader {
+    inner: oio::Reader,
+    gate: Gate,
+}
+
+impl Read for Reader {
+    async fn open(&self, range: BytesRange) -> Result<(RpRead, Box<dyn oio::ReadStreamDyn>)> {
+        self.gate.let_read().await?;
+        self.inner.open(range).await
+    }
+
+    async fn read(&self, range: BytesRange) -> Result<(RpRead, Buffer)> {
+        self.gate.let_read().await?;
+        self.inner.read(range).await
+    }
+}
+
 struct Writer {
     inner: oio::Writer,
     gate: Gate,
@@ -139,7 +178,7 @@ impl Write for Writer {
 
 /// Everything but `delete`, `write`, `stat` and `read` is handed on.
 impl Service for Guarded {
-    type Reader = oio::Reader;
+    type Reader = Reader;
     type Writer = Writer;
     type Lister = oio::Lister;
     type Deleter = Deleter;
@@ -167,9 +206,9 @@ impl Service for Guarded {
         self.inner.stat(cx, path, args).await
     }
 
-    fn read(&self, cx: &OperationContext, path: &str, args: OpRead) -> Result<oio::Reader> {
+    fn read(&self, cx: &OperationContext, path: &str, args: OpRead) -> Result<Reader> {
         self.gate.ask()?;
-        self.inner.read(cx, path, args)
+        Ok(Reader { inner: self.inner.read(cx, path, args)?, gate: self.gate.clone() })
     }
 
     fn write(&self, cx: &OperationContext, path: &str, args: OpWrite) -> Result<Writer> {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::fixture::{Fixture, artifact, attachment, bytes, condition, listed};
+use crate::gate::Readers;
 
 crate::behaviours!(
     the_steps_of_a_publish,
@@ -42,6 +43,9 @@ crate::behaviours!(
     a_lost_object_fails_the_job,
     an_object_that_is_lost_meanwhile_fails_the_job,
     a_blob_that_is_damaged_at_the_last_moment,
+    a_step_that_takes_long_is_shown,
+    a_failure_is_that_of_the_step_that_failed,
+    a_bug_in_the_last_step_is_its_own,
     a_lease_is_renewed_while_the_work_goes_on,
     an_expired_lease_is_taken_over,
     a_late_failure_changes_nothing,
@@ -743,6 +747,82 @@ async fn a_blob_that_is_damaged_at_the_last_moment(f: &Fixture) {
     f.engine.retry_job(id).await.expect("a retry");
     runs(&node, 1).await;
     assert_eq!(f.version_state(&draft).await, VersionState::Published);
+}
+
+/// A draft with a disk that has a fingerprint, so that `incus_index` reads it.
+async fn indexed(f: &Fixture, disk: &[u8]) -> Draft {
+    let metadata = bytes(2, 10);
+    f.upload(&metadata).await;
+    let draft = draft(f).await;
+    let id = f.artifact(&draft, "qcow2", disk).await;
+    let metadata = attachment("incus.tar.xz", &metadata);
+    f.engine.add_attachment(&draft.0, &draft.1, id, metadata).await.expect("an attachment");
+    draft
+}
+
+async fn a_step_that_takes_long_is_shown(f: &Fixture) {
+    let draft = indexed(f, &bytes(3, 100)).await;
+    let id = publish(&f.engine, &draft).await.job.id;
+    let begun = f.clock.now();
+    f.gate.readers(Readers::Wait);
+    let worker = tokio::spawn({
+        let node = f.engine.clone();
+        async move { node.run_until_idle().await }
+    });
+    let shown = ["validate_catalog 10 succeeded 1", "incus_index 20 running 1", "finalize_publish 30 queued 0"];
+    f.wait_until(async || steps(&job(f, id).await) == shown).await;
+    f.clock.advance(TimeDelta::seconds(3));
+    let ended = f.clock.now();
+    let digest = Digest::of(&bytes(1, 100));
+    f.sql(&format!("update blobs set state = 'damaged' where digest = '{digest}'")).await.expect("a blob");
+    f.gate.readers(Readers::Pass);
+    worker.await.expect("no panic").expect("jobs");
+    let failed = job(f, id).await;
+    let shown = ["validate_catalog 10 succeeded 1", "incus_index 20 succeeded 1", "finalize_publish 30 failed 1"];
+    assert_eq!(steps(&failed), shown);
+    let times: Vec<_> = failed.steps.iter().map(|step| (step.started_at, step.finished_at)).collect();
+    assert_eq!(times, [(begun, begun), (begun, ended), (ended, ended)].map(|(from, to)| (Some(from), Some(to))));
+    assert_eq!(f.engine.sweep().await.expect("a sweep").blobs_repaired, 1, "its object is there");
+    f.engine.retry_job(id).await.expect("a retry");
+    runs(&f.engine, 1).await;
+    let done = ["validate_catalog 10 succeeded 1", "incus_index 20 succeeded 1", "finalize_publish 30 succeeded 2"];
+    assert_eq!(steps(&job(f, id).await), done);
+}
+
+async fn a_failure_is_that_of_the_step_that_failed(f: &Fixture) {
+    let draft = indexed(f, &bytes(3, 100)).await;
+    let id = publish(&f.engine, &draft).await.job.id;
+    f.gate.readers(Readers::Fail);
+    runs(&f.engine, 1).await;
+    let waiting = job(f, id).await;
+    let shown = ["validate_catalog 10 succeeded 1", "incus_index 20 running 1", "finalize_publish 30 queued 0"];
+    assert_eq!((waiting.job.state(), steps(&waiting)), (JobState::Queued, shown.map(str::to_owned).to_vec()));
+    assert!(step(&waiting, "incus_index").failure_message.is_some());
+    f.gate.readers(Readers::Pass);
+    f.clock.advance(TimeDelta::seconds(5));
+    runs(&f.engine, 1).await;
+    let done = ["validate_catalog 10 succeeded 1", "incus_index 20 succeeded 2", "finalize_publish 30 succeeded 1"];
+    assert_eq!(steps(&job(f, id).await), done);
+}
+
+/// A row that is never missing is missing.
+async fn a_bug_in_the_last_step_is_its_own(f: &Fixture) {
+    let draft = draft(f).await;
+    let id = publish(&f.engine, &draft).await.job.id;
+    let generation = f.count("select n from catalog_generation").await;
+    f.sql("delete from catalog_generation").await.expect("no generation");
+    for attempt in 1..=5 {
+        runs(&f.engine, 1).await;
+        let waiting = job(f, id).await;
+        let last = format!("finalize_publish 30 running {attempt}");
+        let shown = ["validate_catalog 10 succeeded 1", "incus_index 20 succeeded 1", &last];
+        assert_eq!((waiting.job.state(), steps(&waiting)), (JobState::Queued, shown.map(str::to_owned).to_vec()));
+        f.clock.advance(TimeDelta::minutes(1));
+    }
+    runs(&f.engine, 1).await;
+    let failed = ["validate_catalog 10 succeeded 1", "incus_index 20 succeeded 1", "finalize_publish 30 failed 5"];
+    assert_eq!(steps(&job(f, id).await), failed);
+    f.sql(&format!("insert into catalog_generation (id, n) values (1, {generation})")).await.expect("a generation");
 }
 
 async fn a_lease_is_renewed_while_the_work_goes_on(f: &Fixture) {
