@@ -5,7 +5,7 @@ use std::hash::Hash;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter};
 
-/// How much of each kind is remembered: bytes.
+/// How much of each kind is remembered: bytes; enough for the checksums of images of 100 GiB together.
 const ROOM: u64 = 16 << 20;
 
 /// How many small things that may be.

@@ -191,7 +191,7 @@ pub(crate) async fn with_first_key(
     db: &impl ConnectionTrait,
     digest: &Digest,
 ) -> Result<Option<(Blob, Option<String>)>> {
-    let is_first = |_, _| Expr::col((blob_segment::Entity, blob_segment::Column::Start)).eq(0).into_condition();
+    let is_first = |_, _| blob_segment::Column::Start.eq(0).into_condition();
     let row = blob::Entity::find_by_id(digest.clone())
         .join(JoinType::LeftJoin, segments_of_blob().on_condition(is_first).into())
         .select_also(blob_segment::Entity)
