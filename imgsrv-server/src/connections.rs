@@ -14,8 +14,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use poem::http::uri::Scheme;
+use poem::http::{HeaderValue, header};
 use poem::web::{LocalAddr, RemoteAddr};
-use poem::{Addr, Endpoint, EndpointExt, IntoEndpoint, Response};
+use poem::{Addr, Endpoint, EndpointExt, IntoEndpoint, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -177,13 +178,17 @@ where
     let io = Lingering::new(io, unread.clone());
     let (local, remote) = (LocalAddr(Addr::SocketAddr(ends.0)), RemoteAddr(Addr::SocketAddr(ends.1)));
     let service = service_fn(|request: hyper::Request<_>| {
-        let sends = !request.method().is_safe();
         let (app, unread) = (Arc::clone(&app), unread.clone());
-        let request = (request, local.clone(), remote.clone(), scheme.clone()).into();
+        let mut request = Request::from((request, local.clone(), remote.clone(), scheme.clone()));
+        let body = unread.watch(request.take_body());
+        request.set_body(body);
         async move {
-            let response = app.get_response(request).await;
-            // A refusal is what may come before the whole request.
-            unread.set(sends && !response.status().is_success());
+            let mut response = app.get_response(request).await;
+            // No next request can follow on one that was not read. A client that is not told sends it all the same, and
+            // has no answer.
+            if unread.is_some() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, io::Error>(hyper::Response::from(response).map(Paced::new))
         }
     });
@@ -314,6 +319,35 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
+
+    #[handler]
+    fn echo(body: Vec<u8>) -> Vec<u8> {
+        body
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_knows_whether_it_may_ask_on_the_same_connection() {
+        let put = |sent: &str| format!("PUT / HTTP/1.1\r\nHost: h\r\n{sent}");
+        for (app, request, says_so) in [
+            (hello.boxed(), put("\r\n"), false),
+            (hello.boxed(), put("Content-Length: 4\r\n\r\n"), true),
+            (hello.boxed(), put("Transfer-Encoding: chunked\r\n\r\n4\r\n"), true),
+            (echo.boxed(), put("Content-Length: 4\r\n\r\nabcd"), false),
+            (echo.boxed(), put("Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"), false),
+        ] {
+            let (mut client, _) = connect(app);
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = vec![0; 1000];
+            let size = client.read(&mut answer).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer[..size]).into_owned();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            assert_eq!(answer.contains("\r\nconnection: close\r\n"), says_so, "{request}");
+            // What was said is what happens.
+            let goes_on =
+                client.write_all(put("\r\n").as_bytes()).await.is_ok() && client.read(&mut [0]).await.unwrap() == 1;
+            assert_eq!(goes_on, !says_so, "{request}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

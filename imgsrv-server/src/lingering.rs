@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -20,13 +21,52 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// How long it may pause meanwhile.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Whether the client may be sending what nobody will read. Clones share one answer.
+/// Whether there is more of a request than was read, which the client may be sending. Clones share one answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unread(Arc<AtomicBool>);
 
 impl Unread {
-    pub(crate) fn set(&self, unread: bool) {
-        self.0.store(unread, Ordering::Relaxed);
+    /// The body of the request that comes now.
+    pub(crate) fn watch(&self, body: poem::Body) -> poem::Body {
+        let inner = BoxBody::from(body);
+        if inner.is_end_stream() {
+            return inner.into();
+        }
+        self.0.store(true, Ordering::Relaxed);
+        BoxBody::new(Watched { inner, unread: self.clone() }).into()
+    }
+
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+type BoxBody = http_body_util::combinators::BoxBody<Bytes, io::Error>;
+
+/// A body that tells when all of it was read.
+struct Watched {
+    inner: BoxBody,
+    unread: Unread,
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if frame.is_none() || self.inner.is_end_stream() {
+            self.unread.0.store(false, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 
@@ -101,7 +141,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<I> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
-        if self.unread.0.load(Ordering::Relaxed) {
+        if self.unread.is_some() {
             ready!(self.poll_drain(cx));
         }
         Poll::Ready(Ok(()))
