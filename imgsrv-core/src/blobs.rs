@@ -107,7 +107,7 @@ impl Engine {
                 tokio::spawn(async move { engine.doubt(&doubtful).await });
                 return Err(Error::Unavailable { what: DOUBTFUL, source: format!("{digest} was read wrong").into() });
             }
-            Next::Chunk(buffer, grant) => {
+            Next::Bytes(buffer, grant) => {
                 let (engine, digest) = (self.clone(), digest.clone());
                 reading.into_stream((buffer, grant), move |flaw, piece| {
                     let (engine, digest) = (engine.clone(), digest.clone());

@@ -104,7 +104,7 @@ impl Engine {
         let hashing = self.hashing().begin(hashes, FED);
         loop {
             match reading.next().await? {
-                Next::Chunk(buffer, grant) => {
+                Next::Bytes(buffer, grant) => {
                     read += buffer.len() as u64;
                     // The next chunk may have to wait for memory. Hashing does not, so what that holds comes free.
                     hashing.feed(buffer, Some(grant)).await?;

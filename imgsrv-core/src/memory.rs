@@ -107,6 +107,12 @@ impl Grant {
     pub(crate) fn bytes(&self) -> usize {
         self.0.num_permits() * UNIT
     }
+
+    /// The part of it that holds so many bytes.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
+        let units = bytes.div_ceil(UNIT).min(self.0.num_permits());
+        Self(self.0.split(units).expect("no more than there is"))
+    }
 }
 
 /// What one transfer may hold: a base that it has from its beginning, and more for as long as it makes use of it.

@@ -7,13 +7,14 @@ mod folders;
 mod writer;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
-use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
-use opendal::{Buffer, ErrorKind, Metadata, Operator, Reader};
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use opendal::{Buffer, BufferStream, ErrorKind, Metadata, Operator, Reader};
 use tokio::sync::{OnceCell, Semaphore, oneshot};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -180,21 +181,57 @@ impl Store {
         passing.done(size)
     }
 
-    /// The bytes of an object from `start` to `end`; `None` when the object is missing or ends before `end`.
-    pub(crate) async fn read(&self, object: &Object, start: u64, end: u64) -> Result<Option<Buffer>> {
-        let passing = self.faults.pass("store.read").await?;
+    /// The bytes of an object as they come, up to the end of the range or, where the object is missing or ends before
+    /// that, to a `None`.
+    pub(crate) fn read(&self, object: &Object, range: Range<u64>) -> impl Stream<Item = Result<Option<Buffer>>> {
+        stream::try_unfold((range, None), async |(mut left, mut arriving)| {
+            if left.is_empty() {
+                return Ok(None);
+            }
+            let arrived = self.read_next(object, &left, &mut arriving).await?;
+            match arrived.filter(|buffer| buffer.len() as u64 <= left.end - left.start) {
+                Some(buffer) => {
+                    left.start += buffer.len() as u64;
+                    Ok(Some((Some(buffer), (left, arriving))))
+                }
+                None => Ok(Some((None, (0..0, None)))),
+            }
+        })
+    }
+
+    async fn read_next(
+        &self,
+        object: &Object,
+        left: &Range<u64>,
+        arriving: &mut Option<BufferStream>,
+    ) -> Result<Option<Buffer>> {
         let key = &object.key;
-        let opened = object.opened.get_or_try_init(|| self.operator.reader(key));
-        let read = match opened.and_then(|reader| reader.read(start..end)).await {
-            Ok(buffer) => Some(buffer).filter(|buffer| buffer.len() as u64 == end - start),
-            Err(err) if err.kind() == ErrorKind::NotFound || err.kind() == ErrorKind::RangeNotSatisfied => None,
+        let read = if let Some(arriving) = arriving {
+            arriving.try_next().await
+        } else {
+            let passing = self.faults.pass("store.read").await?;
+            let opened = object.opened.get_or_try_init(|| self.operator.reader(key));
+            let first =
+                async { arriving.insert(opened.await?.clone().into_stream(left.clone()).await?).try_next().await };
+            passing.done(first.await)?
+        };
+        match read {
+            Ok(arrived) => Ok(arrived),
+            Err(err) if err.kind() == ErrorKind::NotFound || err.kind() == ErrorKind::RangeNotSatisfied => Ok(None),
             // Stores differ in what they say of a range behind the end: ask for the size before blaming the store.
             Err(err) => match self.size(key).await? {
-                Some(size) if size >= end => return Err(store_error(err)),
-                _ => None,
+                Some(size) if size >= left.end => Err(store_error(err)),
+                _ => Ok(None),
             },
-        };
-        passing.done(read)
+        }
+    }
+
+    /// What stands at this place of an object, if all of it is there.
+    async fn read_all(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        let object = Object::new(key.to_owned());
+        let parts: Vec<_> = self.read(&object, range).boxed().try_collect().await?;
+        let parts: Option<Vec<Buffer>> = parts.into_iter().collect();
+        Ok(parts.map(|parts| parts.into_iter().flatten().collect::<Buffer>().to_bytes()))
     }
 
     /// Deletes an object; one that is not there counts as deleted.
@@ -238,8 +275,8 @@ impl Store {
 
     /// The name of the store, if it has one.
     pub(crate) async fn name(&self) -> Result<Option<Uuid>> {
-        let text = self.read(&Object::new(Key::Name.to_string()), 0, Hyphenated::LENGTH as u64).await?;
-        Ok(text.and_then(|text| Uuid::try_parse_ascii(&text.to_bytes()).ok()))
+        let text = self.read_all(&Key::Name.to_string(), 0..Hyphenated::LENGTH as u64).await?;
+        Ok(text.and_then(|text| Uuid::try_parse_ascii(&text).ok()))
     }
 
     /// Names the store.
@@ -261,9 +298,8 @@ impl Store {
         let mut writer = self.writer(&key).await?;
         writer.write(Bytes::from_static(b"imgsrv")).await?;
         writer.finish().await?;
-        let read =
-            self.read(&Object::new(key.clone()), 0, 6).await?.ok_or_else(|| wrong("what was written is not there"))?;
-        if read.to_bytes() != b"imgsrv"[..] {
+        let read = self.read_all(&key, 0..6).await?.ok_or_else(|| wrong("what was written is not there"))?;
+        if read != b"imgsrv"[..] {
             return Err(wrong("what was written reads differently"));
         }
         let listed = self.list(PROBES).await?.try_any(|listed| std::future::ready(listed == key)).await?;

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use opendal::Buffer;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::checksums::{BLOCK, Checksums, in_block};
+use crate::checksums::{BLOCK, Checksums};
 use crate::memory::{Budget, Grant, LEAST};
 use crate::store::Object;
 use crate::{Engine, Error, Result};
@@ -72,7 +73,11 @@ const LOCAL_WORKER: Pace = Pace { chunk_max: 4 << 20, keeps_up: Duration::from_m
 
 /// Each chunk costs a round trip, which even a reader of some MB/s should not wait for, and a store gives several at once
 /// faster than one after the other. They are multiples of the 1 MiB in which Garage keeps objects.
-const REMOTE: Pace = Pace { chunk_max: 5 << 20, ahead: 4, keeps_up: Duration::from_millis(200) };
+const REMOTE: Pace = Pace { chunk_max: 6 << 20, ahead: 4, keeps_up: Duration::from_millis(200) };
+
+/// How much of a chunk is checked and given at once, as soon as it has come: bytes. What is that small has not left the
+/// processor's caches since it came from a network.
+const AT_ONCE: usize = 256 << 10;
 
 /// How long a transfer that has begun waits for the database, and how often it asks.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -102,21 +107,30 @@ pub(crate) struct Reading {
     by: By,
     pace: Pace,
     chunk: usize,
-    /// What the front piece is of.
+    /// What the first of `pieces` is of.
     object: Option<Arc<Object>>,
-    ahead: VecDeque<Ahead>,
+    /// What is given.
+    front: Option<Chunk>,
+    ahead: VecDeque<Chunk>,
     given_at: Option<Instant>,
+    /// How long the reader took for what it was given of the front chunk.
+    taken: Duration,
 }
 
-struct Ahead {
+/// A piece, or as much of it as was granted, on its way from the store.
+struct Chunk {
     piece: Piece,
-    read: AbortOnDropHandle<Result<Result<Buffer, Flaw>>>,
+    arriving: mpsc::UnboundedReceiver<Result<Result<Buffer, Flaw>>>,
+    /// How much of it was not given yet: bytes.
+    left: usize,
+    /// For what was not given yet.
     grant: Grant,
+    _task: AbortOnDropHandle<()>,
 }
 
-/// What reading the next chunk came to.
+/// What comes next.
 pub(crate) enum Next {
-    Chunk(Buffer, Grant),
+    Bytes(Buffer, Grant),
     Broken(Flaw, Piece),
     End,
 }
@@ -137,37 +151,58 @@ impl Reading {
             pace,
             chunk: LEAST,
             object: None,
+            front: None,
             ahead: VecDeque::new(),
             given_at: None,
+            taken: Duration::ZERO,
         }
     }
 
-    /// Begins to read what follows the next chunk, and waits for that.
+    /// Waits for what comes next, while what follows is read.
     pub(crate) async fn next(&mut self) -> Result<Next> {
-        let keeps_up = self.given_at.is_none_or(|given_at| given_at.elapsed() < self.pace.keeps_up);
-        if self.given_at.is_some() {
+        self.taken += self.given_at.map_or(Duration::ZERO, |given_at| given_at.elapsed());
+        let front = match self.front.take() {
+            Some(front) => Some(front),
+            None => self.next_chunk().await,
+        };
+        let Some(mut front) = front else { return Ok(Next::End) };
+        let arrived = front.arriving.recv().await.ok_or_else(|| Error::bug("reading an object panicked"))?;
+        let buffer = match arrived? {
+            Ok(buffer) => buffer,
+            Err(flaw) => return Ok(Next::Broken(flaw, front.piece)),
+        };
+        self.given_at = Some(Instant::now());
+        front.left -= buffer.len();
+        if front.left == 0 {
+            return Ok(Next::Bytes(buffer, front.grant));
+        }
+        let grant = front.grant.split(buffer.len());
+        self.front = Some(front);
+        Ok(Next::Bytes(buffer, grant))
+    }
+
+    /// The chunk behind the one that was given, and begins to read those behind it.
+    async fn next_chunk(&mut self) -> Option<Chunk> {
+        let keeps_up = std::mem::take(&mut self.taken) < self.pace.keeps_up;
+        let has_begun = self.given_at.is_some();
+        if has_begun {
             self.chunk = if keeps_up { (self.chunk * 2).min(self.pace.chunk_max) } else { LEAST };
         }
         if self.ahead.is_empty() && !self.pieces.is_empty() {
             let grant = self.budget.up_to(self.wanted()).await;
             self.begin(grant);
         }
-        let Some(Ahead { piece, read, grant }) = self.ahead.pop_front() else { return Ok(Next::End) };
+        let front = self.ahead.pop_front()?;
         // For a reader that is slow anyway nothing is read ahead: memory is for those that are not. Nor is it before the
         // first chunk, which tells whether there is anything to read.
-        let ahead = if keeps_up && self.given_at.is_some() { self.pace.ahead } else { 0 };
+        let ahead = if keeps_up && has_begun { self.pace.ahead } else { 0 };
         while self.ahead.len() < ahead
             && !self.pieces.is_empty()
             && let Some(grant) = self.budget.ahead(self.wanted())
         {
             self.begin(grant);
         }
-        let buffer = match read.await.map_err(|err| Error::internal("reading an object", err))?? {
-            Ok(buffer) => buffer,
-            Err(flaw) => return Ok(Next::Broken(flaw, piece)),
-        };
-        self.given_at = Some(Instant::now());
-        Ok(Next::Chunk(buffer, grant))
+        Some(front)
     }
 
     /// How much the next chunk is to hold: bytes.
@@ -186,14 +221,18 @@ impl Reading {
         } else {
             self.object = Some(Arc::clone(&object));
         }
-        let (engine, blocks) = (self.engine.clone(), blocks(&piece));
+        let left = usize::try_from(piece.end - piece.start).expect("no more than was granted");
         let how = How { by: self.by, has_begun: self.given_at.is_some() };
-        let (before, behind) = (in_block(piece.start), in_block(blocks.end - piece.end));
-        let read = tokio::spawn(async move {
-            let read = engine.read_blocks(&object, blocks, how).await?;
-            Ok(read.map(|buffer| buffer.slice(before..buffer.len() - behind)))
-        });
-        self.ahead.push_back(Ahead { piece, read: AbortOnDropHandle::new(read), grant });
+        let (arrived, arriving) = mpsc::unbounded_channel();
+        let (engine, wanted) = (self.engine.clone(), piece.clone());
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            // Nothing receives when nobody waits any more.
+            let give = |buffer| drop(arrived.send(Ok(Ok(buffer))));
+            if let Some(failed) = engine.read_piece(&object, &wanted, how, give).await.transpose() {
+                drop(arrived.send(failed.map(Err)));
+            }
+        }));
+        self.ahead.push_back(Chunk { piece, arriving, left, grant, _task: task });
     }
 
     /// The rest as a stream, after a first chunk that was read to see whether there is anything to give.
@@ -213,14 +252,14 @@ impl Reading {
                 // What the reader has taken needs no memory any more; who waits for some must hold none.
                 drop(held.take());
                 let next = match first.take() {
-                    Some((buffer, grant)) => Next::Chunk(buffer, grant),
+                    Some((buffer, grant)) => Next::Bytes(buffer, grant),
                     None => reading.next().await.map_err(|err| {
                         tracing::error!(error = err.chain(), "a download broke off");
                         io::Error::other("the store is unavailable")
                     })?,
                 };
                 match next {
-                    Next::Chunk(buffer, grant) => {
+                    Next::Bytes(buffer, grant) => {
                         held = Some(grant);
                         ready.extend(buffer);
                     }
@@ -249,29 +288,74 @@ fn length(start: u64, end: u64, most: usize) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 
+/// The whole blocks of what waits, if they are enough to be given or all that is `left`.
+fn take_blocks(waiting: &mut Vec<Bytes>, left: u64) -> Option<Buffer> {
+    let size: usize = waiting.iter().map(Bytes::len).sum();
+    let is_rest = size as u64 == left;
+    if size < AT_ONCE && !is_rest {
+        return None;
+    }
+    let blocks = if is_rest { size } else { size - size % BLOCK };
+    let all: Buffer = std::mem::take(waiting).into_iter().collect();
+    waiting.extend(all.slice(blocks..));
+    Some(all.slice(..blocks))
+}
+
 fn start_of_block(at: u64) -> u64 {
     at - at % BLOCK as u64
 }
 
 impl Engine {
-    async fn read_blocks(&self, object: &Object, at: Range<u64>, how: How) -> Result<Result<Buffer, Flaw>> {
-        let read = self.store().read(object, at.start, at.end);
-        if how.by == By::Worker {
-            return Ok(read.await?.ok_or(Flaw::Missing));
+    /// Gives the bytes of a piece as they come, or says what is wrong with the rest of them.
+    async fn read_piece(
+        &self,
+        object: &Object,
+        piece: &Piece,
+        how: How,
+        mut give: impl FnMut(Buffer),
+    ) -> Result<Option<Flaw>> {
+        let Range { start: mut at, end } = blocks(piece);
+        let mut read = std::pin::pin!(self.store().read(object, at..end));
+        let checksums = async {
+            Ok(match how.by {
+                By::Worker => Some(None),
+                By::Reader => self.checksums_in_time(object.key(), how.has_begun).await?.map(Some),
+            })
+        };
+        let (mut arrived, checksums) = tokio::try_join!(read.try_next(), checksums)?;
+        // A deleted object leaves no row.
+        let Some(checksums) = checksums else { return Ok(Some(Flaw::Missing)) };
+        let mut waiting = Vec::<Bytes>::new();
+        while let Some(buffer) = arrived {
+            let Some(buffer) = buffer else { return Ok(Some(Flaw::Missing)) };
+            waiting.extend(buffer);
+            if let Some(blocks) = take_blocks(&mut waiting, end - at) {
+                if let Some(checksums) = &checksums
+                    && !self.are_right(object, checksums, at, &blocks).await?
+                {
+                    return Ok(Some(Flaw::Changed));
+                }
+                let within =
+                    |to: u64| usize::try_from(to.saturating_sub(at)).map_or(blocks.len(), |to| to.min(blocks.len()));
+                give(blocks.slice(within(piece.start)..within(piece.end)));
+                at += blocks.len() as u64;
+            }
+            arrived = read.try_next().await?;
+        }
+        Ok(None)
+    }
+
+    async fn are_right(&self, object: &Object, checksums: &Checksums, start: u64, blocks: &Buffer) -> Result<bool> {
+        if checksums.agree(start, blocks.clone()) {
+            return Ok(true);
         }
         let key = object.key();
-        let (read, checksums) = tokio::try_join!(read, self.checksums_in_time(key, how.has_begun))?;
-        // A deleted object leaves no row.
-        let (Some(buffer), Some(checksums)) = (read, checksums) else { return Ok(Err(Flaw::Missing)) };
-        if checksums.agree(at.start, buffer.clone()) {
-            return Ok(Ok(buffer));
-        }
-        if self.checksums_again(key).await?.is_some_and(|again| again.agree(at.start, buffer.clone())) {
+        if self.checksums_again(key).await?.is_some_and(|again| again.agree(start, blocks.clone())) {
             tracing::error!(key, "the remembered checksums of an object were spoilt, or were made anew since");
-            return Ok(Ok(buffer));
+            return Ok(true);
         }
-        tracing::error!(key, start = at.start, end = at.end, "bytes of an object differ from its checksums");
-        Ok(Err(Flaw::Changed))
+        tracing::error!(key, start, size = blocks.len(), "bytes of an object differ from its checksums");
+        Ok(false)
     }
 
     /// The checksums of an object. A transfer that has begun waits for a database that is away for a moment.
@@ -289,6 +373,22 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_blocks_are_taken_of_what_has_come() {
+        let bytes: Bytes = (0..=250).cycle().take(5 * AT_ONCE + 1000).collect();
+        for frame in [1000, BLOCK, BLOCK + 1, AT_ONCE, 3 * AT_ONCE + 7, bytes.len()] {
+            let (mut waiting, mut taken) = (Vec::new(), Vec::new());
+            for frame in bytes.chunks(frame) {
+                waiting.push(bytes.slice_ref(frame));
+                let Some(blocks) = take_blocks(&mut waiting, (bytes.len() - taken.len()) as u64) else { continue };
+                taken.extend(blocks.to_bytes());
+                let is_end = taken.len() == bytes.len();
+                assert!(is_end || (taken.len() % BLOCK == 0 && blocks.len() > AT_ONCE - BLOCK), "{}", blocks.len());
+            }
+            assert!(waiting.is_empty() && taken == bytes, "frames of {frame}");
+        }
+    }
 
     #[test]
     fn a_chunk_ends_where_all_of_its_size_do() {
