@@ -188,14 +188,17 @@ impl Store {
             if left.is_empty() {
                 return Ok(None);
             }
-            let arrived = self.read_next(object, &left, &mut arriving).await?;
-            match arrived.filter(|buffer| buffer.len() as u64 <= left.end - left.start) {
-                Some(buffer) => {
-                    left.start += buffer.len() as u64;
-                    Ok(Some((Some(buffer), (left, arriving))))
-                }
-                None => Ok(Some((None, (0..0, None)))),
+            let Some(buffer) = self.read_next(object, &left, &mut arriving).await? else {
+                return Ok(Some((None, (0..0, None))));
+            };
+            left.start += buffer.len() as u64;
+            // A store that knows no ranges sends all it has, and its bytes are not what they seem to be.
+            let is_more = left.start > left.end
+                || left.is_empty() && self.read_next(object, &left, &mut arriving).await?.is_some();
+            if is_more {
+                return Err(Error::Unavailable { what: "store", source: "more came than was asked for".into() });
             }
+            Ok(Some((Some(buffer), (left, arriving))))
         })
     }
 
@@ -339,4 +342,59 @@ fn is_full(err: &(dyn std::error::Error + 'static)) -> bool {
 
 fn store_error(err: opendal::Error) -> Error {
     if is_full(&err) { Error::StorageFull } else { Error::Unavailable { what: "store", source: err.into() } }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use opendal::services::S3;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::*;
+
+    /// A store on the network that answers every GET with these pieces, one after the other whatever was asked for, and
+    /// says that its one object has `size` bytes.
+    async fn answering(pieces: &'static str, size: usize) -> (Store, AbortOnDropHandle<()>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let s3 = S3::default().endpoint(&format!("http://{}", listener.local_addr().unwrap()));
+        let s3 = s3.bucket("bucket").region("anywhere").access_key_id("a").secret_access_key("b").disable_config_load();
+        opendal::install_default();
+        let serving = tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut head = [0; 4096];
+                let read = socket.read(&mut head).await.unwrap();
+                let is_get = head[..read].starts_with(b"GET ");
+                let sent = pieces.replace('|', "").len();
+                let head = format!("Content-Length: {}\r\nConnection: close\r\n\r\n", if is_get { sent } else { size });
+                socket.write_all(format!("HTTP/1.1 200 OK\r\n{head}").as_bytes()).await.unwrap();
+                for piece in pieces.split('|').filter(|_| is_get) {
+                    // Who has seen enough is gone.
+                    socket.write_all(piece.as_bytes()).await.ok();
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+            }
+        });
+        (Store::new(Operator::new(s3).unwrap(), Faults::default()), AbortOnDropHandle::new(serving))
+    }
+
+    #[tokio::test]
+    async fn what_was_not_asked_for_is_not_taken_for_what_was() {
+        for (pieces, size, expected) in [
+            ("01|23", 10, Some(Some("0123"))),
+            ("01|2345", 10, None),
+            ("01|23|45", 10, None),
+            ("01", 10, None),
+            ("01", 2, Some(None)),
+        ] {
+            let (store, _serving) = answering(pieces, size).await;
+            match (store.read_all("object", 0..4).await, expected) {
+                (Ok(read), Some(expected)) => assert_eq!(read.as_deref(), expected.map(str::as_bytes), "{pieces}"),
+                (Err(Error::Unavailable { what: "store", .. }), None) => {}
+                (read, _) => panic!("{pieces} of {size}: {read:?}"),
+            }
+        }
+    }
 }

@@ -73,10 +73,10 @@ const LOCAL_WORKER: Pace = Pace { chunk_max: 4 << 20, keeps_up: Duration::from_m
 
 /// Each chunk costs a round trip, which even a reader of some MB/s should not wait for, and a store gives several at once
 /// faster than one after the other. They are multiples of the 1 MiB in which Garage keeps objects.
-const REMOTE: Pace = Pace { chunk_max: 6 << 20, ahead: 4, keeps_up: Duration::from_millis(200) };
+const REMOTE: Pace = Pace { chunk_max: 5 << 20, ahead: 4, keeps_up: Duration::from_millis(200) };
 
-/// How much of a chunk is checked and given at once, as soon as it has come: bytes. What is that small has not left the
-/// processor's caches since it came from a network.
+/// What a reader is given of a chunk as soon as so much of it has come: bytes. That is few enough to be in the processor's
+/// caches when they are checked and sent. A worker is given whole chunks.
 const AT_ONCE: usize = 256 << 10;
 
 /// How long a transfer that has begun waits for the database, and how often it asks.
@@ -146,7 +146,7 @@ impl Reading {
         Self {
             engine: engine.clone(),
             budget: budget.clone(),
-            pieces,
+            pieces: pieces.into_iter().filter(|piece| piece.start < piece.end).collect(),
             by,
             pace,
             chunk: LEAST,
@@ -166,7 +166,7 @@ impl Reading {
             None => self.next_chunk().await,
         };
         let Some(mut front) = front else { return Ok(Next::End) };
-        let arrived = front.arriving.recv().await.ok_or_else(|| Error::bug("reading an object panicked"))?;
+        let arrived = front.arriving.recv().await.ok_or_else(|| Error::bug("what reads an object ended early"))?;
         let buffer = match arrived? {
             Ok(buffer) => buffer,
             Err(flaw) => return Ok(Next::Broken(flaw, front.piece)),
@@ -288,11 +288,11 @@ fn length(start: u64, end: u64, most: usize) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 
-/// The whole blocks of what waits, if they are enough to be given or all that is `left`.
-fn take_blocks(waiting: &mut Vec<Bytes>, left: u64) -> Option<Buffer> {
+/// The whole blocks of what waits, if that is at least so much or all that is `left`.
+fn take_blocks(waiting: &mut Vec<Bytes>, left: u64, least: usize) -> Option<Buffer> {
     let size: usize = waiting.iter().map(Bytes::len).sum();
     let is_rest = size as u64 == left;
-    if size < AT_ONCE && !is_rest {
+    if size < least && !is_rest {
         return None;
     }
     let blocks = if is_rest { size } else { size - size % BLOCK };
@@ -322,6 +322,7 @@ impl Engine {
                 By::Reader => self.checksums_in_time(object.key(), how.has_begun).await?.map(Some),
             })
         };
+        let least = if how.by == By::Worker { usize::MAX } else { AT_ONCE };
         let (mut arrived, checksums) = tokio::try_join!(read.try_next(), checksums)?;
         // A deleted object leaves no row.
         let Some(checksums) = checksums else { return Ok(Some(Flaw::Missing)) };
@@ -329,7 +330,7 @@ impl Engine {
         while let Some(buffer) = arrived {
             let Some(buffer) = buffer else { return Ok(Some(Flaw::Missing)) };
             waiting.extend(buffer);
-            if let Some(blocks) = take_blocks(&mut waiting, end - at) {
+            if let Some(blocks) = take_blocks(&mut waiting, end - at, least) {
                 if let Some(checksums) = &checksums
                     && !self.are_right(object, checksums, at, &blocks).await?
                 {
@@ -381,7 +382,9 @@ mod tests {
             let (mut waiting, mut taken) = (Vec::new(), Vec::new());
             for frame in bytes.chunks(frame) {
                 waiting.push(bytes.slice_ref(frame));
-                let Some(blocks) = take_blocks(&mut waiting, (bytes.len() - taken.len()) as u64) else { continue };
+                let Some(blocks) = take_blocks(&mut waiting, (bytes.len() - taken.len()) as u64, AT_ONCE) else {
+                    continue;
+                };
                 taken.extend(blocks.to_bytes());
                 let is_end = taken.len() == bytes.len();
                 assert!(is_end || (taken.len() % BLOCK == 0 && blocks.len() > AT_ONCE - BLOCK), "{}", blocks.len());
