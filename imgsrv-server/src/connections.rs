@@ -331,7 +331,9 @@ mod tests {
         let put = |sent: &str| format!("PUT / HTTP/1.1\r\nHost: h\r\n{sent}");
         for (app, request, says_so) in [
             (hello.boxed(), put("\r\n"), false),
+            (hello.boxed(), put("Content-Length: 4\r\n\r\nabcd"), false),
             (hello.boxed(), put("Content-Length: 4\r\n\r\n"), true),
+            (hello.boxed(), put("Content-Length: 4\r\nExpect: 100-continue\r\n\r\n"), true),
             (hello.boxed(), put("Transfer-Encoding: chunked\r\n\r\n4\r\n"), true),
             (echo.boxed(), put("Content-Length: 4\r\n\r\nabcd"), false),
             (echo.boxed(), put("Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"), false),
