@@ -66,7 +66,13 @@ pub(crate) enum Deployment {
     Postgres,
     /// SQLite and Garage, so that the store is what is measured.
     Garage,
+    /// The same with a Garage that keeps the memory it has, as docs/deploy.md recommends.
+    TunedGarage,
 }
+
+/// glibc does not give back what the next request will need.
+const KEEPS_MEMORY: [(&str, &str); 2] =
+    [("MALLOC_TRIM_THRESHOLD_", "268435456"), ("MALLOC_MMAP_THRESHOLD_", "33554432")];
 
 /// imgsrv, and what it needs.
 #[derive(Debug)]
@@ -89,7 +95,11 @@ impl Imgsrv {
     /// One that keeps what it has in a folder, and finds what another one left there.
     pub(crate) fn start_in(data: &Path, deployment: Deployment) -> io::Result<Self> {
         let postgres = (deployment == Deployment::Postgres).then(Postgres::start).transpose()?;
-        let garage = (deployment == Deployment::Garage).then(Garage::start).transpose()?;
+        let garage = match deployment {
+            Deployment::Garage => Some(Garage::start()?),
+            Deployment::TunedGarage => Some(Garage::start_with(&KEEPS_MEMORY)?),
+            Deployment::Embedded | Deployment::Postgres => None,
+        };
         let mut variables = Vec::new();
         if let Some(postgres) = &postgres {
             // The tests do without; whoever has an answer wants it to last.

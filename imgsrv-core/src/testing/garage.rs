@@ -1,5 +1,6 @@
 //! A Garage server for tests: the S3 protocol as a real store speaks it.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::{env, io};
@@ -31,16 +32,25 @@ impl Garage {
     /// # Errors
     /// `NotFound` when Garage is not installed; what it said when it does not start.
     pub fn start() -> io::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with these variables in its environment.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(environment: &[(&str, &str)]) -> io::Result<Self> {
         let program = installed()?;
         on_free_ports(|[port, rpc_port]| {
             let ports = [port, rpc_port].map(|port| port.to_string());
-            let variables = [
+            let mut variables = vec![
                 ("GARAGE", program.as_os_str()),
                 ("PORT", ports[0].as_ref()),
                 ("RPC_PORT", ports[1].as_ref()),
                 ("GARAGE_DEFAULT_ACCESS_KEY", Self::ACCESS_KEY_ID.as_ref()),
                 ("GARAGE_DEFAULT_SECRET_KEY", Self::SECRET_ACCESS_KEY.as_ref()),
             ];
+            variables.extend(environment.iter().map(|(name, value)| (*name, OsStr::new(value))));
             let keeper = Keeper::start("Garage", include_str!("garage.sh"), &variables)?;
             Ok(Self { keeper, program: program.clone(), port })
         })
