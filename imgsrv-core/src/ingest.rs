@@ -78,8 +78,8 @@ impl Engine {
 
     async fn hash_parts(&self, parts: &[part::Model]) -> Result<Digest, Failure> {
         let (verified, chain) = verified_prefix(parts)?;
-        let rest = parts[verified..].iter().filter(|part| part.size > 0);
-        let pieces = rest
+        let pieces = parts[verified..]
+            .iter()
             .map(|part| {
                 let size = from_column("parts", part.size)?;
                 Ok(Piece { key: part.key.clone(), start: 0, end: size, of: size })

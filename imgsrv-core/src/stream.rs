@@ -136,7 +136,7 @@ pub(crate) enum Next {
 }
 
 impl Reading {
-    /// Begins to read `pieces`.
+    /// Begins to read `pieces`; for those that are empty the store is not asked.
     pub(crate) fn new(engine: &Engine, pieces: VecDeque<Piece>, by: By) -> Self {
         let is_remote = engine.store().is_remote();
         let (budget, pace) = match by {
